@@ -128,26 +128,36 @@ def _value_jvp(
     n = 1 + cell.carries
     out, gates, previous = out[:n], out[n], out[n + 1 :]
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
+    by_input = [(d.xs, at.w_ih), (at.xs, d.w_ih)]
+    by_hidden = [(previous[-1], d.w_hh)]
     shape = (*gates.shape[:2], at.w_hh.shape[1])
-    zeros = jnp.zeros(shape, gates.dtype)
-
-    def total(*terms):
-        return sum((term() for by, term in terms if not _is_zero(by)), start=zeros)
-
-    by_input = (
-        (d.xs, lambda: d.xs @ at.w_ih),
-        (d.w_ih, lambda: at.xs @ d.w_ih),
-        (d.b_ih, lambda: jnp.broadcast_to(d.b_ih, shape)),
-    )
-    by_hidden = ((d.w_hh, lambda: previous[-1] @ d.w_hh),)
     if cell.joined:
-        parts = [total(*by_input, *by_hidden)]
+        parts = [_affine(shape, gates.dtype, by_input + by_hidden, d.b_ih)]
     else:
-        by_bias = (d.b_hh, lambda: jnp.broadcast_to(d.b_hh, shape))
-        parts = [total(*by_input), total(*by_hidden, by_bias)]
+        parts = [
+            _affine(shape, gates.dtype, by_input, d.b_ih),
+            _affine(shape, gates.dtype, by_hidden, d.b_hh),
+        ]
     known = (gates, *previous[: cell.reads], at.w_hh, at.mask, at.reset)
     carries = map(ad.instantiate_zeros, (*d.carry, *d.reset_carry))
     return out, tangent_p.bind(*known, *parts, *carries, cell=cell)
+
+
+def _affine(shape: tuple[int, int, int], dtype: Any, products: Sequence, b: Any) -> Any:
+    """The sum of the products and the bias that are no symbolic zeros.
+
+    Batch and time are one axis of the products. With two, XLA transposes what the
+    weights' gradient is made of, arrays with all steps, before it multiplies them.
+    """
+    rows = shape[0] * shape[1]
+    terms = [
+        x.reshape(rows, x.shape[-1]) @ w
+        for x, w in products
+        if not (_is_zero(x) or _is_zero(w))
+    ]
+    if not _is_zero(b):
+        terms.append(jnp.broadcast_to(b, (rows, shape[2])))
+    return sum(terms, start=jnp.zeros((rows, shape[2]), dtype)).reshape(shape)
 
 
 def _linear_jvp(
