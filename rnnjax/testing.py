@@ -234,8 +234,16 @@ class _Checks:
 
         with jax.checking_leaks():
             compiled = jax.jit(run)
-            for _ in range(2):
-                compiled(*self.given)
+            try:
+                for _ in range(2):
+                    compiled(*self.given)
+            except Exception as error:
+                if "leaked" not in str(error).lower():
+                    raise
+                raise AssertionError(
+                    f"law 7 (one trace) does not hold for {self.cell}: a tracer leaks "
+                    "from unroll. Keep arrays in params, carry and xs only."
+                ) from error
         if len(traces) != 1:
             raise AssertionError(
                 f"law 7 (one trace) does not hold for {self.cell}: two calls with "
