@@ -19,7 +19,7 @@ READS = {
     "stack(bidirectional(gru(3, 4)), dropout(0.5), dense(8, 2))": lambda: rnnjax.stack(
         rnnjax.bidirectional(rnnjax.gru(3, 4)), rnnjax.dropout(0.5), rnnjax.dense(8, 2)
     ),
-    "bidirectional(gru(3, 4), lstm(3, 2))": lambda: rnnjax.bidirectional(
+    "bidirectional(gru(3, 4), backward=lstm(3, 2))": lambda: rnnjax.bidirectional(
         rnnjax.gru(3, 4), rnnjax.lstm(3, 2)
     ),
     "learned_carry(residual(gru(3, 3)))": lambda: rnnjax.learned_carry(

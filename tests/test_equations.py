@@ -187,7 +187,8 @@ def test_gru_equals_keras(reset_after, monkeypatch):
     xs = random_like(jnp.zeros((BATCH, TIME, INPUT)), 2)
     cell = rnnjax.gru(INPUT, HIDDEN, reset_after=reset_after)
     _, ys = rnnjax.unroll(cell, params, xs)
-    np.testing.assert_allclose(ys, layer(xs), atol=1e-10)
+    with jax.numpy_dtype_promotion("standard"):  # Keras mixes dtypes inside,
+        np.testing.assert_allclose(ys, layer(xs), atol=1e-6)  # and casts to float32
 
 
 # What the initialisers promise.
