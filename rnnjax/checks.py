@@ -1,0 +1,250 @@
+"""What is said to a user who passed the wrong thing, before any tracing goes deep.
+
+Every sentence names the argument, what came, what was expected and what to write.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.core import Tracer
+
+from rnnjax.cell import Carry, Params, Reset
+
+
+def size(name: str, value: Any) -> int:
+    """A positive number of units, features, steps or cells."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(
+            f"{name} is {value!r}; expected a positive integer. Write {name}=8."
+        )
+    return int(value)
+
+
+def rate(name: str, value: Any) -> float:
+    """A probability of dropping something, one excluded."""
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"{name} is {value!r}; expected a probability in [0, 1): the share that is "
+            f"dropped. Write {name}=0.5 to keep half."
+        )
+    return float(value)
+
+
+def key(value: Any, *, name: str = "key") -> Array:
+    """One typed key: the legacy arrays of two integers mix up silently with data."""
+    write = "Write jax.random.key(0)."
+    if not isinstance(value, jax.Array):
+        raise TypeError(f"{name} is {value!r}; expected a typed random key. {write}")
+    if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        raise TypeError(
+            f"{name} is an array of {value.dtype}{list(value.shape)}, a legacy "
+            "jax.random.PRNGKey or no key at all; expected a typed random key. "
+            f"{write} An old key is converted by jax.random.wrap_key_data({name})."
+        )
+    if value.shape:
+        raise ValueError(
+            f"{name} holds keys of shape {value.shape}; expected a single one. Write "
+            f"{name}[0], or jax.vmap over the axis of the keys."
+        )
+    return value
+
+
+def step_input(x: Any, shape: tuple[int, ...] | None, dtype: Any) -> Any:
+    """The input of one time step, in the params' dtype; ``shape=None`` takes any."""
+    if shape is None:
+        return x
+    x = _floating("x", x, dtype)
+    if x.shape != shape:
+        if x.ndim == len(shape) + 1 and x.shape[1:] == shape:
+            raise ValueError(
+                f"x has shape {x.shape}; step takes one example at one time, "
+                f"{shape}. Write cell.unroll(params, carry, x) if axis 0 is time, "
+                "jax.vmap(cell.step, in_axes=(None, 0, 0)) if it is the batch."
+            )
+        raise ValueError(
+            f"x has shape {x.shape}; this cell was made for inputs of shape {shape}. "
+            f"Pass x of that shape, or make the cell with input_size={_last(x)}."
+        )
+    return x
+
+
+def sequence(xs: Any, shape: tuple[int, ...] | None, dtype: Any) -> tuple[Any, int]:
+    """The inputs of one sequence, time on axis 0, and how many steps there are."""
+    if shape is not None:
+        xs = _floating("xs", xs, dtype)
+        expected = f"(time, {', '.join(map(str, shape))})"
+        if xs.ndim == len(shape) + 2:
+            raise ValueError(
+                f"xs has shape {xs.shape}; unroll of a cell takes one sequence, "
+                f"{expected}. For a batch write rnnjax.unroll(cell, params, xs), or "
+                "jax.vmap(cell.unroll, in_axes=(None, 0, 0))(params, carry, xs)."
+            )
+        if xs.ndim != len(shape) + 1 or xs.shape[1:] != shape:
+            raise ValueError(
+                f"xs has shape {xs.shape}; this cell was made for a sequence of shape "
+                f"{expected}. Pass xs of that shape, or make the cell with "
+                f"input_size={_last(xs)}."
+            )
+    return xs, time_steps(xs)
+
+
+def time_steps(xs: Any) -> int:
+    """The length of axis 0, the same for every leaf and not zero."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
+    lengths = {shape[0] if shape else -1 for shape in shapes}
+    if len(lengths) != 1 or -1 in lengths:
+        raise ValueError(
+            f"xs has leaves of shapes {shapes}; expected at least one array, all with "
+            "the same number of time steps on axis 0. Write xs of shape (time, ...)."
+        )
+    (time,) = lengths
+    if time == 0:
+        raise ValueError(
+            f"xs has shape {shapes[0]}: no time step at all; expected one or more. For "
+            "an empty sequence in a batch pad it and write lengths=0 for it."
+        )
+    return time
+
+
+def signals(
+    mask: Any, reset: Any, time: int, initial_carry: Carry
+) -> tuple[Array | None, Reset | None]:
+    """``mask`` and ``reset`` of one sequence, plain flags completed to a `Reset`."""
+    if mask is not None:
+        mask = flags("mask", mask, (time,))
+    if reset is None:
+        return mask, None
+    if not isinstance(reset, Reset):
+        return mask, Reset(flags("reset", reset, (time,)), initial_carry)
+    target = carry(reset.carry, initial_carry, name="reset.carry")
+    return mask, Reset(flags("reset.where", reset.where, (time,)), target)
+
+
+def carry(value: Carry, expected: Carry, *, name: str = "carry") -> Carry:
+    """A carry with the structure, shapes and dtypes of the initial one."""
+    write = "Write cell.initial_carry(params)"
+    found, wanted = jax.tree.structure(value), jax.tree.structure(expected)
+    if found != wanted:
+        raise TypeError(
+            f"{name} is {_outline(value)}; expected {_outline(expected)}. {write}, or "
+            f"build it by name as {_call(expected)}; beware of libraries that order "
+            "it (h, c)."
+        )
+    leaves = jax.tree_util.tree_leaves_with_path(value)
+    for (path, leaf), want in zip(leaves, jax.tree.leaves(expected), strict=True):
+        leaf_name = name + jax.tree_util.keystr(path)
+        shape, dtype = jnp.shape(leaf), jnp.result_type(leaf)
+        if shape[1:] == want.shape and len(shape) == len(want.shape) + 1:
+            raise ValueError(
+                f"{leaf_name} has shape {shape}; expected {want.shape}, the carry of "
+                "one example. For a batch write rnnjax.unroll(cell, params, xs, "
+                "carry=carry), or jax.vmap over axis 0."
+            )
+        if want.shape[1:] == shape and len(want.shape) == len(shape) + 1:
+            raise ValueError(
+                f"{leaf_name} has shape {shape}; expected {want.shape}, a carry for "
+                "each example. Leave it out for the initial carry, or write jax.tree."
+                f"map(lambda a: jnp.stack([a] * {want.shape[0]}), {name})."
+            )
+        if shape != want.shape:
+            raise ValueError(
+                f"{leaf_name} has shape {shape}; expected {want.shape}. {write}; if "
+                "shapes of two leaves look exchanged, the carry is ordered "
+                f"{_call(expected)}."
+            )
+        if dtype != want.dtype:
+            raise TypeError(
+                f"{leaf_name} has dtype {dtype}; expected {want.dtype}, as the params "
+                f"have. {write}, or jax.tree.map(lambda a: a.astype({want.dtype.name!r}"
+                f"), {name})."
+            )
+    return jax.tree.map(jnp.asarray, value)
+
+
+def lengths(value: Any, batch: int, time: int) -> Array:
+    """One length in 0..time for each example; values are seen outside ``jit`` only."""
+    value = jnp.asarray(value)
+    write = "Write lengths=jnp.array([...]), one integer for each sequence"
+    if not jnp.issubdtype(value.dtype, jnp.integer):
+        raise TypeError(f"lengths has dtype {value.dtype}; expected integers. {write}.")
+    if value.shape != (batch,):
+        raise ValueError(
+            f"lengths has shape {value.shape}; expected ({batch},) for the batch of "
+            f"{batch}. {write}."
+        )
+    if not isinstance(value, Tracer):
+        wrong = [n for n in value.tolist() if not 0 <= n <= time]
+        if wrong:
+            raise ValueError(
+                f"lengths holds {wrong}; expected 0 to {time}, as xs has {time} time "
+                f"steps. {write}, counting valid steps, or pad xs to {max(wrong)}."
+            )
+    return value
+
+
+def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """One bool for each time step, ``(time,)`` or ``(batch, time)``."""
+    value = jnp.asarray(value)
+    if value.dtype != jnp.bool_:
+        raise TypeError(
+            f"{name} has dtype {value.dtype}; expected bool. Write {name} != 0."
+        )
+    if value.shape != shape:
+        batch = value.ndim == 2 and len(shape) == 1
+        write = "rnnjax.unroll(cell, params, xs, ...) for a batch, or jax.vmap"
+        raise ValueError(
+            f"{name} has shape {value.shape}; expected {shape}, one flag for each time "
+            f"step. Write {write if batch else f'{name} of shape {shape}'}."
+        )
+    return value
+
+
+def float_dtype(params: Params) -> Any:
+    """The dtype that a cell computes in: that of its first floating parameter."""
+    for leaf in jax.tree.leaves(params):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            return jnp.result_type(leaf)
+    return None
+
+
+def _floating(name: str, x: Any, dtype: Any) -> Array:
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{name} has dtype {x.dtype}; expected a floating dtype. Write "
+            f"{name}.astype(jnp.float32) for numbers (pixels / 255), or put "
+            "rnnjax.embedding in front of the cell for the ids of tokens."
+        )
+    return x if dtype is None else x.astype(dtype)
+
+
+def _last(x: Array) -> Any:
+    return x.shape[-1] if x.ndim else 1
+
+
+def _outline(tree: Any) -> str:
+    """A pytree with the shape and dtype of each leaf in the leaf's place."""
+
+    def shorten(leaf):
+        shape = ",".join(map(str, jnp.shape(leaf)))
+        return _Text(f"{jnp.result_type(leaf)}[{shape}]")
+
+    return f"{jax.tree.map(shorten, tree)!r}"
+
+
+def _call(tree: Any) -> str:
+    """How a NamedTuple is written by name, anything else as an outline."""
+    fields = getattr(tree, "_fields", None)
+    if fields is None:
+        return _outline(tree)
+    return f"{type(tree).__name__}({', '.join(f'{f}=...' for f in fields)})"
+
+
+class _Text(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)

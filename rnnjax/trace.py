@@ -1,0 +1,212 @@
+"""Every gate and state of every step, by name."""
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.tree_util import keystr, tree_leaves_with_path
+
+from rnnjax import checks, scan
+from rnnjax.cell import Carry, Cell, Params, Reset
+from rnnjax.combinators import parallel, reverse
+
+
+def observe(**values: Array) -> None:
+    """Give values inside a ``step`` the names under which `trace` shows them.
+
+    It costs nothing: outside of `trace` the names are compiled away.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> def step(params, h, z):
+    ...     h = jnp.tanh(z + h)
+    ...     rnnjax.observe(h=h)
+    ...     return h, h
+    """
+    for name, value in values.items():
+        checkpoint_name(value, name)
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["names"]
+)
+@dataclass(frozen=True)
+class Trace:
+    """Values by name, each with time on its first axis (behind mapped ones).
+
+    ``trace["i"]`` is an array; ``print(trace)`` is a table with a row for each step.
+    The names keep the order in which a step computes them, through ``jit`` too.
+    """
+
+    names: tuple[str, ...]
+    arrays: tuple[Array, ...]
+
+    def __getitem__(self, name: str) -> Array:
+        """The values of that name, ``(t, ...)``."""
+        if name not in self.names:
+            raise KeyError(f"{name!r} is not in this trace; it has {self.names}.")
+        return self.arrays[self.names.index(name)]
+
+    def items(self) -> Iterator[tuple[str, Array]]:
+        """Names with their values."""
+        return zip(self.names, self.arrays, strict=True)
+
+    def __str__(self) -> str:
+        """A table of the first features of each value, of one sequence."""
+        columns = []
+        for name, value in self.items():
+            value = np.asarray(value, dtype=np.float64)
+            rows = [_numbers(row) for row in value.reshape(len(value), -1)]
+            width = max(map(len, [name, *rows]))
+            columns.append([text.rjust(width) for text in [name, *rows]])
+        steps = ["step", *map(str, range(len(columns[0]) - 1 if columns else 0))]
+        table = zip([s.rjust(4) for s in steps], *columns, strict=True)
+        return "\n".join("  ".join(row) for row in table)
+
+
+def trace(
+    cell: Cell,
+    params: Params,
+    carry: Carry,
+    xs: Any,
+    *,
+    mask: Array | None = None,
+    reset: Array | Reset | None = None,
+) -> Trace:
+    """Unroll one sequence and return every gate and state of every step by name.
+
+    Values at padded steps are zero. Cells inside a cell add their place to the name:
+    ``"1.h"`` is the state of the second layer of a stack, ``"backward.c"`` belongs to
+    the second direction of a bidirectional cell, in the order of the inputs. A cell of
+    one's own shows what it passes to `observe`, or else its carry and output. It works
+    under ``jax.jit`` and ``jax.vmap``; to print from inside a compiled step use
+    ``jax.debug.print``.
+
+    Args:
+      cell: the cell.
+      params: its parameters.
+      carry: the carry before the first step.
+      xs: one sequence, ``(t, i)``.
+      mask: as in ``cell.unroll``.
+      reset: as in ``cell.unroll``.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.lstm(1, 1, forget_bias=0.0)
+    >>> params = jax.tree.map(jnp.ones_like, cell.init(jax.random.key(0)))
+    >>> carry = cell.initial_carry(params)
+    >>> print(rnnjax.trace(cell, params, carry, jnp.array([[0.0], [1.0]])))
+    step      i      f      g      o      c      h
+       0  0.731  0.731  0.762  0.731  0.557  0.370
+       1  0.914  0.914  0.983  0.914  1.408  0.811
+    """
+    time = checks.time_steps(xs)
+    start = cell.initial_carry(params)
+    mask, reset = checks.signals(mask, reset, time, start)
+    carry = checks.carry(carry, start)
+    values = _values(cell, params, carry, xs, mask, reset)
+    return Trace(tuple(values), tuple(values.values()))
+
+
+def _values(cell, params, carry, xs, mask, reset) -> dict[str, Array]:
+    """Named values of a cell, through the cells that it is made of."""
+    name = "" if cell.spec is None else cell.spec.name
+    through = _COMBINATORS.get(name, _of_steps)
+    return through(cell, params, carry, xs, mask, reset)
+
+
+def _of_steps(cell, params, carry, xs, mask, reset):
+    names = []
+
+    def step(params, carry, x):
+        closed, shape = jax.make_jaxpr(cell.step, return_shape=True)(params, carry, x)
+        found = {
+            eqn.params["name"]: eqn.outvars[0]
+            for eqn in closed.jaxpr.eqns
+            if eqn.primitive.name == "name"
+        }
+        # Nothing uses the named values; here they become results.
+        outvars = [*closed.jaxpr.outvars, *found.values()]
+        info = closed.jaxpr.debug_info._replace(result_paths=None)
+        jaxpr = closed.jaxpr.replace(outvars=outvars, debug_info=info)
+        run = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))
+        values = run(*jax.tree.leaves((params, carry, x)))
+        leaves, structure = jax.tree.flatten(shape)
+        after, y = jax.tree.unflatten(structure, values[: len(leaves)])
+        named = dict(zip(found, values[len(leaves) :], strict=True)) or _plain(after, y)
+        names[:] = named
+        return after, tuple(named.values())
+
+    def project(params, x):
+        return x
+
+    _, values = scan.fused(project, step, params, carry, xs, mask=mask, reset=reset)
+    return dict(zip(names, values, strict=True))
+
+
+def _plain(carry, y):
+    leaves = tree_leaves_with_path({"carry": carry, "y": y})
+    return {keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _of_stack(cell, params, carry, xs, mask, reset):
+    values = {}
+    resets = scan.split_reset(reset, len(carry))
+    layers = zip(cell.spec.cells, params, carry, resets, strict=True)
+    for i, (layer, p, c, r) in enumerate(layers):
+        values |= _prefixed(str(i), _values(layer, p, c, xs, mask, r))
+        xs = layer.unroll(p, c, xs, mask=mask, reset=r)[1]
+    return values
+
+
+def _of_parallel(cell, params, carry, xs, mask, reset):
+    values = {}
+    resets = scan.split_reset(reset, len(carry))
+    for i, child in enumerate(cell.spec.cells):
+        found = _values(child, params[i], carry[i], xs, mask, resets[i])
+        values |= _prefixed(str(i), found)
+    return values
+
+
+def _of_bidirectional(cell, params, carry, xs, mask, reset):
+    forward, *backward = cell.spec.cells
+    halves = parallel(forward, reverse(*(backward or [forward])))
+    values = _of_parallel(halves, params, carry, xs, mask, reset)
+    names = {"0": "forward", "1": "backward"}
+    return {names[name[0]] + name[1:]: value for name, value in values.items()}
+
+
+def _of_reverse(cell, params, carry, xs, mask, reset):
+    flipped = scan.flip(xs, mask, reset)
+    return scan.flip(_values(cell.spec.cells[0], params, carry, *flipped))[0]
+
+
+def _of_residual(cell, params, carry, xs, mask, reset):
+    return _values(cell.spec.cells[0], params, carry, xs, mask, reset)
+
+
+def _of_learned_carry(cell, params, carry, xs, mask, reset):
+    return _values(cell.spec.cells[0], params.cell, carry, xs, mask, reset)
+
+
+_COMBINATORS = {
+    "stack": _of_stack,
+    "parallel": _of_parallel,
+    "bidirectional": _of_bidirectional,
+    "reverse": _of_reverse,
+    "residual": _of_residual,
+    "learned_carry": _of_learned_carry,
+}
+
+
+def _prefixed(prefix: str, values: dict[str, Array]) -> dict[str, Array]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}
+
+
+def _numbers(row: np.ndarray, most: int = 4) -> str:
+    text = " ".join(f"{number:.3f}" for number in row[:most])
+    return text + " ..." if len(row) > most else text
