@@ -190,7 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
     state = training.init(params, optimizer, key_train)
     names = ("model", "hidden", "read_out", "epochs", "batch_size", "lr", "seed")
     config = {name: getattr(options, name) for name in names}
-    config["data"] = f"{len(train.labels)} digits, crc {zlib.crc32(train.images)}"
+    config["data"] = (
+        f"{len(train.labels)} digits, crc {zlib.crc32(train.images.tobytes())}"
+    )
     history = []
     if options.resume:
         try:

@@ -1,5 +1,6 @@
 """A run in a folder: epochs printed, logged and saved, and resumed where they ended."""
 
+import importlib.metadata
 import json
 import math
 import os
@@ -12,7 +13,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 import optax
 
@@ -73,15 +73,16 @@ def fit(
     # A run killed between its log and its checkpoint has logged an epoch too many.
     with replacing(out / _LOG) as file:
         file.writelines(_json_line(record) for record in history)
+    if len(history) >= epochs:
+        return state, history
     data = jax.tree.map(jnp.asarray, data)  # once, not at every epoch
-    if len(history) < epochs:
-        start = time.perf_counter()
-        train = train.lower(state, data).compile()
-        print(f"compiled in {time.perf_counter() - start:.1f} s", flush=True)
+    start = time.perf_counter()
+    compiled = train.lower(state, data).compile()
+    print(f"compiled in {time.perf_counter() - start:.1f} s", flush=True)
     numbers, say = _progress(range(len(history) + 1, epochs + 1))
     for number in numbers:
         start = time.perf_counter()
-        state, metrics = train(state, data)
+        state, metrics = compiled(state, data)
         metrics = jax.tree.map(float, metrics)
         seconds = time.perf_counter() - start
         if not math.isfinite(metrics["loss"]):
@@ -183,7 +184,7 @@ def environment() -> str:
         "Python": platform.python_version(),
         "rnnjax": rnnjax.__version__,
         "jax": jax.__version__,
-        "jaxlib": jaxlib.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
         "optax": optax.__version__,
         "numpy": np.__version__,
     }
