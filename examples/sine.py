@@ -95,12 +95,29 @@ def tasks() -> dict[str, Task]:
 
     return {
         "one": Task(
-            one, drawn_jointly(one), last_output(one), 150, constant, "4.4e-04 in 23 s"
+            cell=one,
+            init=drawn_jointly(one),
+            predict=last_output(one),
+            epochs=150,
+            rate=constant,
+            reference="4.4e-04 in 23 s",
         ),
         "stacked": Task(
-            stacked, stacked.init, last_output(stacked), 50, constant, "4.3e-04 in 11 s"
+            cell=stacked,
+            init=stacked.init,
+            predict=last_output(stacked),
+            epochs=50,
+            rate=constant,
+            reference="4.3e-04 in 11 s",
         ),
-        "dense": Task(dense, dense.init, last_change(dense), 30, cycle, "none"),
+        "dense": Task(
+            cell=dense,
+            init=dense.init,
+            predict=last_change(dense),
+            epochs=30,
+            rate=cycle,
+            reference="had none such",
+        ),
     }
 
 

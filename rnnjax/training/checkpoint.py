@@ -40,9 +40,9 @@ def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
             leaves[name]["key"] = str(jax.random.key_impl(leaf))
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
-        # numpy does not know the small floats and would store them as nameless bytes.
-        unknown = array.dtype.kind == "V"
-        arrays[name] = array.view(f"u{array.itemsize}") if unknown else array
+        arrays[name] = (
+            array if _known(array.dtype) else array.view(f"u{array.itemsize}")
+        )
     header = {"format": _FORMAT, "metadata": metadata, "leaves": leaves}
     text = json.dumps(header, indent=1)
     with replacing(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
@@ -126,12 +126,17 @@ def _type(leaf: Any) -> str:
     return f"{jnp.result_type(leaf)}[{shape}]"
 
 
+def _known(dtype: np.dtype) -> bool:
+    """Whether numpy's files can name it: not bfloat16, nor anything smaller."""
+    return dtype.isbuiltin == 1
+
+
 def _array(content: bytes, leaf: dict[str, str]) -> Array:
     array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     if "key" in leaf:
         return jax.random.wrap_key_data(jnp.array(array), impl=leaf["key"])
     dtype = jnp.dtype(leaf["type"].split("[")[0])
-    array = jnp.array(array.view(dtype) if dtype.kind == "V" else array)
+    array = jnp.array(array if _known(dtype) else array.view(dtype))
     if _type(array) != leaf["type"]:
         raise ValueError(f"an array is {_type(array)} and was {leaf['type']}")
     return array
