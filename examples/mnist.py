@@ -98,7 +98,9 @@ def optimizer_for(options: argparse.Namespace, updates: int):
     if options.model != "lstm" and options.read_out == "last":
         return optax.adam(options.lr or 1e-3)
     schedule = optax.cosine_onecycle_schedule(updates, options.lr or 1e-2)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+    return optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.1)
+    )
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
