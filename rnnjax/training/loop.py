@@ -29,6 +29,13 @@ class LossFn(Protocol):
     """``(params, batch, key) -> (loss, metrics)``, a scalar and a dict of scalars.
 
     ``batch`` has the structure of the data, examples on axis 0; ``key`` is for dropout.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> def loss(params, batch, key):
+    ...     xs, ys = batch
+    ...     error = xs @ params - ys
+    ...     return jnp.mean(error**2), {"largest": jnp.max(jnp.abs(error))}
+    >>> checked: rnnjax.training.LossFn = loss
     """
 
     def __call__(
