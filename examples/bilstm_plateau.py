@@ -32,17 +32,7 @@ def curve(read, data: digits.Digits, epochs: int, seed: int) -> list[float]:
     """Test accuracy after each epoch of Adam at 1e-3, batches of 128."""
     model = mnist.build("bilstm", None, "last")._replace(read=read)
     optimizer = optax.adam(1e-3)
-
-    def logits(params, images):
-        return mnist.apply(model, params, images)
-
-    def loss(params, batch, key):
-        labels = batch.labels.astype(jnp.int32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            logits(params, batch.images), labels
-        )
-        return losses.mean(), {}
-
+    logits, loss = mnist.functions(model)
     train = training.epoch(loss, optimizer, batch_size=128)
     key_init, key_train = jax.random.split(jax.random.key(seed))
     state = training.init(mnist.init(model, key_init), optimizer, key_train)

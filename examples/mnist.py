@@ -91,6 +91,23 @@ def apply(model: Model, params: Params, images: Array) -> Array:
     return features @ params.dense.w + params.dense.b
 
 
+def functions(model: Model):
+    """``logits(params, images)`` and ``loss(params, batch, key)`` of a model."""
+
+    def logits(params, images):
+        return apply(model, params, images)
+
+    def loss(params, batch, key):
+        predicted = logits(params, batch.images)
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            predicted, batch.labels.astype(jnp.int32)
+        )
+        accuracy = jnp.mean(predicted.argmax(axis=-1) == batch.labels)
+        return losses.mean(), {"accuracy": accuracy}
+
+    return logits, loss
+
+
 def optimizer_for(options: argparse.Namespace, updates: int):
     """One cycle of Adam for our models, what the tutorials used for theirs."""
     if options.model == "static":
@@ -103,6 +120,12 @@ def optimizer_for(options: argparse.Namespace, updates: int):
     )
 
 
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -110,7 +133,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     models = ["lstm", "stacked", "bilstm", "deep-bilstm", "static"]
     add("--model", choices=models, default="lstm")
-    add("--hidden", type=int, help="units of the first layer (lstm 128, static 28, 30)")
+    add(
+        "--hidden",
+        type=positive,
+        help="units of the first layer"),
+    )
     add(
         "--read-out",
         choices=["last", "ends"],
@@ -118,8 +145,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         help="of bilstm and deep-bilstm: the sum of both directions after the last row "
         "as logits, or each direction where it ends and a dense layer",
     )
-    add("--epochs", type=int, default=10)
-    add("--batch-size", type=int, default=128)
+    add("--epochs", type=positive, default=10)
+    add("--batch-size", type=positive, default=128)
     add(
         "--lr", type=float, help="of the cycle its peak, 0.01; 0.001 for the tutorials'"
     )
@@ -144,6 +171,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
+def refused(why: Exception | str) -> int:
+    print(f"mnist.py: {why}", file=sys.stderr)
+    return 2
+
+
 def main(arguments: list[str] | None = None) -> int:
     began = time.perf_counter()
     options = parse(arguments)
@@ -151,8 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         data = digits.load(options.data_dir, download=options.download)
     except (OSError, ValueError) as error:
-        print(f"mnist.py: {error}", file=sys.stderr)
-        return 2
+        return refused(error)
     train, score = data.train, data.score
     if options.quick:
         train, score = digits.some(train, 2000), digits.some(score, 1000)
@@ -161,6 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{len(score.labels)} ({data.scored_on}) to score on"
     )
 
+    if len(train.labels) < options.batch_size:
+        return refused(f"write --batch-size {len(train.labels)} at most")
     model = build(options.model, options.hidden, options.read_out)
     updates = len(train.labels) // options.batch_size * options.epochs
     optimizer = optimizer_for(options, updates)
@@ -172,17 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
         f"model {model.cell}{dense} · {count} parameters · batch {options.batch_size}"
     )
 
-    def logits(params, images):
-        return apply(model, params, images)
-
-    def loss(params, batch, key):
-        predicted = logits(params, batch.images)
-        losses = optax.softmax_cross_entropy_with_integer_labels(
-            predicted, batch.labels.astype(jnp.int32)
-        )
-        accuracy = jnp.mean(predicted.argmax(axis=-1) == batch.labels)
-        return losses.mean(), {"accuracy": accuracy}
-
+    logits, loss = functions(model)
     images, labels = jnp.asarray(score.images), score.labels
 
     def evaluate(params):
@@ -200,8 +223,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             state, history = training.resume(options.out, state, config)
         except (OSError, ValueError) as error:
-            print(f"mnist.py: {error}", file=sys.stderr)
-            return 2
+            return refused(error)
     state, history = training.fit(
         training.epoch(loss, optimizer, batch_size=options.batch_size),
         state,

@@ -137,14 +137,20 @@ def forecast(predict, params, window: Array, steps: int) -> Array:
     return jax.lax.scan(step, window, length=steps)[1]
 
 
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--model", choices=[*tasks(), "all"], default="all")
-    add("--epochs", type=int, help="default one 150, stacked 50, dense 30")
-    add("--batch-size", type=int, default=128)
+    add("--epochs", type=positive, help="default one 150, stacked 50, dense 30")
+    add("--batch-size", type=positive, default=128)
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("runs/sine"))
     add("--resume", action="store_true", help="go on from the checkpoints in --out")
