@@ -133,11 +133,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     models = ["lstm", "stacked", "bilstm", "deep-bilstm", "static"]
     add("--model", choices=models, default="lstm")
-    add(
-        "--hidden",
-        type=positive,
-        help="units of the first layer"),
-    )
+    add("--hidden", type=positive, help="units of the first layer")
     add(
         "--read-out",
         choices=["last", "ends"],
