@@ -70,9 +70,7 @@ def step_gradient(cell, weights, carry, saved, d_carry):
 
 
 def where(condition, a, b):
-    return tuple(
-        np.where(condition[:, None], x, y) for x, y in zip(a, b, strict=True)
-    )
+    return tuple(np.where(condition[:, None], x, y) for x, y in zip(a, b, strict=True))
 
 
 def unroll(cell, weights, carry, reset_carry, xs, mask, reset):

@@ -77,9 +77,9 @@ class Problem:
 
     @property
     def attributes(self):
-        return {} if self.cell in ("lstm", "gru") else {
-            "relu": self.cell == "elman_relu"
-        }
+        return (
+            {} if self.cell in ("lstm", "gru") else {"relu": self.cell == "elman_relu"}
+        )
 
     @property
     def target(self):
@@ -95,9 +95,7 @@ class Problem:
     def forward_arguments(self):
         absent = tuple(np.zeros((0,), self.dtype) for _ in self.carry)
         resets = absent if self.reset is None else self.reset_carry
-        return (
-            self.xs, *self.weights.values(), *self.carry, *self.signals(), *resets
-        )
+        return (self.xs, *self.weights.values(), *self.carry, *self.signals(), *resets)
 
     def forward_results(self, residuals):
         batch, time, _, hidden = self.shape
@@ -119,7 +117,12 @@ class Problem:
         saved, *previous = residuals
         kept = {"lstm": previous[:1], "gru": previous}.get(self.cell, [])
         return (
-            saved, *kept, self.weights["w_hh"], *self.signals(), self.dys, *self.d_last
+            saved,
+            *kept,
+            self.weights["w_hh"],
+            *self.signals(),
+            self.dys,
+            *self.d_last,
         )
 
     def backward(self, residuals):
@@ -266,9 +269,7 @@ def test_every_instruction_set_equals_float64_scan(instruction_set, cell, shape)
 def test_bfloat16_is_rounded_at_each_store(cell, shape, signals):
     # One store rounds to 2^-9; dz passes through rounded residuals. A single unit
     # is left out: where 1 - z is small, nothing averages what z lost.
-    check_values_and_gradients(
-        Problem(cell, shape, signals, dtype=jnp.bfloat16), 2e-2
-    )
+    check_values_and_gradients(Problem(cell, shape, signals, dtype=jnp.bfloat16), 2e-2)
     problem = Problem(cell, shape, signals, dtype=jnp.bfloat16)
     assert_close(problem.forward()[0], problem.expected()[0][0], 2**-8)
 
