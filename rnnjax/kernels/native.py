@@ -62,27 +62,30 @@ def available() -> bool:
       >>> from rnnjax.kernels import native
       >>> isinstance(native.available(), bool)
       True
+
     """
     return _load().library is not None
 
 
 def reason() -> str:
-    """The instruction set in use, or why there is none.
+    """Name the instruction set in use, or say why there is none.
 
     Example:
       >>> from rnnjax.kernels import native
       >>> native.reason() in ("avx512", "avx2", "portable") or not native.available()
       True
+
     """
     return _load().reason
 
 
 @functools.cache
 def register() -> None:
-    """Makes the kernels known to XLA under the names in ``TARGETS``, once.
+    """Make the kernels known to XLA under the names in ``TARGETS``, once.
 
     Raises:
       RuntimeError: the kernels are not available.
+
     """
     library, why = _load()
     if library is None:
