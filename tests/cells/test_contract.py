@@ -84,9 +84,5 @@ def test_the_table_holds_every_cell():
     assert public == {cell.spec.name for cell, _ in CELLS}
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize(
-    ("cell", "x"), [c for c in CELLS if c[0].spec.name == "phased_lstm"], ids=repr
-)
-def test_contract_in_lower_precision(cell, x, dtype):
-    check_cell(cell, x, dtype=dtype)
+def test_times_keep_their_precision_beside_bfloat16_params():
+    check_cell(rnnjax.phased_lstm(2, 3, peepholes=False), TIMED, dtype=jnp.bfloat16)
