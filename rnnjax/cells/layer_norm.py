@@ -54,8 +54,7 @@ def layer_norm_elman(
     .. math:: h_t = \tanh(gain \odot LN(x_t W_{ih} + h_{t-1} W_{hh}) + b)
 
     The carry is ``h: (h,)``, zero at first, and the output is ``h`` too. It is the
-    paper's equation 4 and TensorFlow Addons' ``LayerNormSimpleRNNCell``, whose epsilon
-    is 1e-3.
+    paper's equation 4, and the ``LayerNormSimpleRNNCell`` of TensorFlow Addons.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
@@ -147,7 +146,7 @@ def layer_norm_gru(
       traversal: how time is walked, see `rnnjax.scan`.
 
     Reference: Ba, Kiros, Hinton 2016, Layer normalization, arXiv:1607.06450,
-    equations 22 to 25.
+    its supplement.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.layer_norm_gru(3, 5)

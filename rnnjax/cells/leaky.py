@@ -102,16 +102,17 @@ def dale_rnn(
 
     .. math::
 
-        v_t &= (1 - dt) v_{t-1} + dt (x_t W_{ih} + (s \odot r_{t-1}) |W_{hh}| + b)
+        v_t &= (1 - dt) v_{t-1}
+            + dt (x_t W_{ih} + (s \odot r_{t-1}) \lvert W_{hh} \rvert + b)
             + \sqrt{2 dt} \, noise \, \xi_t \\
         r_t &= relu(v_t), \quad s = (1, \dots, 1, -1, \dots, -1)
 
     Otherwise as `leaky_rnn`. The first ``excitatory`` share of the units has s = 1. The
     diagonal counts as zero: no unit drives itself. ``w_hh`` starts as a draw from a
-    Gamma distribution (shape 2), scaled so that excitation and inhibition balance and
-    the spectral radius is about 1.5, as in the paper. The paper rectifies the weights
-    where ours takes their magnitude, so that none that crosses zero stays there for
-    good.
+    Gamma distribution (shape 2), scaled so that excitation and inhibition of each unit
+    balance and the spectral radius is about 1.5, as in the paper. The paper rectifies
+    the weights where ours takes their magnitude, so that none that crosses zero stays
+    there for good.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
@@ -151,17 +152,15 @@ def dale_rnn(
     def init(key):
         key_ih, key_hh = jax.random.split(checks.key(key))
         w_ih = glorot_uniform()(key_ih, (input_size, hidden_size))
-        magnitude = jax.random.gamma(key_hh, 2.0, (hidden_size, hidden_size))
-        # The few inhibitory units are as strong together as the many excitatory ones;
-        # then the bulk of the eigenvalues fills a disc of a known radius.
-        strength = jnp.concatenate(
-            [jnp.ones(exciting), jnp.full(inhibiting, exciting / inhibiting)]
-        )
-        w_hh = magnitude * strength[:, None]
-        variance = 2.0 * (strength**2).sum()
-        return LeakyParams(
-            w_ih, w_hh * 1.5 / jnp.sqrt(variance), jnp.zeros(hidden_size)
-        )
+        w = jax.random.gamma(key_hh, 2.0, (hidden_size, hidden_size))
+        w = w * (1 - jnp.eye(hidden_size))
+        # Balanced for each target, not on average alone: an eigenvalue of the common
+        # sign would stand far outside of the disc that the others fill.
+        excitation, inhibition = w[:exciting].sum(0), w[exciting:].sum(0)
+        strength = excitation / jnp.maximum(inhibition, 1e-6)
+        w = w.at[exciting:].multiply(strength)
+        variance = 2.0 * (exciting + exciting**2 / inhibiting)  # 2 is that of Gamma(2)
+        return LeakyParams(w_ih, w * 1.5 / math.sqrt(variance), jnp.zeros(hidden_size))
 
     def recurrent(params, r):
         sign = jnp.where(jnp.arange(hidden_size) < exciting, 1, -1).astype(r.dtype)

@@ -40,16 +40,13 @@ def mgu(
     .. math::
 
         f &= \sigma(x_t W_{if} + h_{t-1} W_{hf} + b_f) \\
-        n &= \tanh(x_t W_{in} + (f \odot h_{t-1}) W_{hn} + b_n) \\
-        h_t &= (1 - f) \odot h_{t-1} + f \odot n
+        n &= \tanh(x_t W_{in} + (f \odot h_{t-1}) W_{hn} + b_n), \quad
+            h_t = (1 - f) \odot h_{t-1} + f \odot n \\
+        n &= \tanh(x_t W_{in} + b_n + f \odot (h_{t-1} W_{hn} + b_{hn})), \quad
+            h_t = (1 - f) \odot n + f \odot h_{t-1} \quad \text{reset after}
 
-    With ``reset_after=True`` it is Flax's, the GRU whose r and z are one; f then keeps
-    the state, where in the paper it replaces it:
-
-    .. math::
-
-        n &= \tanh(x_t W_{in} + b_n + f \odot (h_{t-1} W_{hn} + b_{hn})) \\
-        h_t &= (1 - f) \odot n + f \odot h_{t-1}
+    With ``reset_after=True`` it is Flax's, the GRU whose r and z are one: f then keeps
+    the state, where in the paper it replaces it.
 
     The carry is ``h: (h,)``, zero at first, and the output is ``h`` too.
 

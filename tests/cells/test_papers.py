@@ -50,7 +50,7 @@ def lstm_layer_norm_gates(p, carry, x):
 
 
 def lstm_layer_norm_products(p, carry, x):
-    """Ba et al. 2016, equations 20 to 22: both products, and c on its way out."""
+    """Ba et al. 2016, the supplement: both products, and c on its way out."""
     c, h = carry
     a = p.norm.gain_ih * norm(x @ p.w_ih) + p.norm.gain_hh * norm(h @ p.w_hh) + p.b
     i, f, g, o = split(a, 4)
@@ -60,7 +60,7 @@ def lstm_layer_norm_products(p, carry, x):
 
 
 def layer_norm_gru(p, h, x):
-    """Ba et al. 2016, equations 22 to 25, with z for one minus theirs."""
+    """Ba et al. 2016, the supplement, with z for one minus theirs."""
     units = len(h)
     x_rz, x_n = np.split(x @ p.w_ih, [2 * units])
     h_rz, h_n = np.split(h @ p.w_hh, [2 * units])
@@ -123,7 +123,7 @@ def glstm(p, carry, x):
 
 
 def grid_lstm(p, carry, x):
-    """Kalchbrenner et al. 2016, equation 6 and section 3.3."""
+    """Kalchbrenner et al. 2016: every block updates a memory along each dimension."""
     c, h = (np.array(a) for a in carry)
     depth_c, depth_h = split(x @ p.w_in + p.b_in, 2)
     for layer in range(len(c)):
