@@ -106,7 +106,7 @@ def _reference(doc) -> str:
 
 
 def _example(doc) -> str:
-    return re.search(r"^>>> cell = (.*)$", doc, re.MULTILINE).group(1)
+    return re.findall(r"^>>> cell = (.*)$", doc, re.MULTILINE)[0]
 
 
 def _carry(call) -> str:

@@ -192,9 +192,8 @@ def full_lstm(
     def step(params, carry, z):
         *i, f, g, o = jnp.split(gates_of(params, carry.h, z), gates)
         if peepholes:
-            *p_i, p_f, p_o = params.peepholes
-            i = [i + p * carry.c for i, p in zip(i, p_i, strict=True)]
-            f = f + p_f * carry.c
+            i = [gate + params.peepholes[0] * carry.c for gate in i]
+            f = f + params.peepholes[-2] * carry.c
         f = jax.nn.sigmoid(f)
         i = 1 - f if coupled else jax.nn.sigmoid(i[0])
         g = activation(g)
@@ -204,7 +203,7 @@ def full_lstm(
         if cell_clip is not None:
             c = jnp.clip(c, -cell_clip, cell_clip)
         if peepholes:
-            o = o + p_o * c
+            o = o + params.peepholes[-1] * c
         o = jax.nn.sigmoid(o)
         shown = normalized_memory(params, c) if layer_norm == "products" else c
         h = o * activation(shown)

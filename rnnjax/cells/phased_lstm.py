@@ -65,8 +65,8 @@ def phased_lstm(
 
     The period :math:`\tau` starts log-uniform between 1 and ``longest_period``, the
     shift s uniform within it. TensorFlow 1's ``PhasedLSTMCell`` takes ``(time, x)``,
-    has full matrices for peepholes, adds no forget bias and stops the gradient of the
-    modulus by :math:`\tau`.
+    has full matrices for peepholes, trains r, has no forget bias and stops the gradient
+    of the modulus by :math:`\tau`.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
@@ -140,11 +140,13 @@ def phased_lstm(
         z, k = z
         i, f, g, o = jnp.split(z + carry.h @ params.w_hh, 4)
         if peepholes:
-            p_i, p_f, p_o = params.peepholes
-            i, f = i + p_i * carry.c, f + p_f * carry.c
+            i = i + params.peepholes[0] * carry.c
+            f = f + params.peepholes[1] * carry.c
         i, f, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g)
         c = f * carry.c + i * g
-        o = jax.nn.sigmoid(o + p_o * c if peepholes else o)
+        if peepholes:
+            o = o + params.peepholes[2] * c
+        o = jax.nn.sigmoid(o)
         h = o * jnp.tanh(c)
         c, h = k * c + (1 - k) * carry.c, k * h + (1 - k) * carry.h
         observe(k=k, i=i, f=f, g=g, o=o, c=c, h=h)

@@ -115,7 +115,7 @@ def intersection_rnn(
 
     The carry is ``h: (s,)``, zero at first; the output is ``y: (s,)``. As y mixes with
     x both have one size: for other inputs put `dense` in front, which is what the
-    ``num_in_proj`` of TensorFlow 1's ``IntersectionRNNCell`` does (without a bias).
+    ``num_in_proj`` of TensorFlow 1's ``IntersectionRNNCell`` does.
 
     Args:
       size: features of one input, ``x: (s,)``, units and features of the output.
