@@ -1,7 +1,7 @@
 """Write ``cells.md`` from the cells themselves: ``python docs/make_cells.py``.
 
 Equations, references and examples are those of the docstrings, the carry is that of the
-example, the lowering is the default of the ``traversal`` argument.
+example, the lowering is the traversal that the example walks time with.
 """
 
 import inspect
@@ -23,9 +23,9 @@ Written by `python docs/make_cells.py` from the docstrings; a test keeps both th
 Each cell is a `Cell`: four pure functions of one example, with masks, resets, batches
 and the contract of `rnnjax.testing.check_cell`. `x` is the input and `W` are weights,
 applied from the right; `⊙` is a product element by element and `*` a convolution. The
-carry is that of the example. The lowering is the traversal that a cell has by default
-(`scan.default` is `scan.fused` on a CPU and `scan.deferred` elsewhere); every cell
-takes another as `traversal=`.
+carry is that of the example. The lowering is the traversal that a cell has by default:
+`scan.default` is `scan.fused` on a CPU and `scan.deferred` elsewhere, and those of
+`kernels` are kernels where there is one. Every cell takes another as `traversal=`.
 
 | cell | equations | carry of the example | reference | lowering | example |
 |---|---|---|---|---|---|
@@ -61,15 +61,14 @@ def _is_constructor(function) -> bool:
 
 def _leaf_columns(function):
     doc = inspect.getdoc(function)
-    default = inspect.signature(function).parameters["traversal"].default
-    lowering = f"{default.__module__.rpartition('.')[2]}.{default.__name__}"
     call = _example(doc)
+    cell = _build(call)
     return [
         f"`{function.__name__}`<br>{_summary(doc)}",
         "<br>".join(f"${line}$" for line in _equations(doc)),
-        f"`{_carry(call)}`",
+        f"`{_outline(rnnjax.carry_spec(cell))}`",
         _reference(doc),
-        f"`{lowering}`",
+        f"`{_lowering(cell)}`",
         f"`{call}`",
     ]
 
@@ -77,7 +76,8 @@ def _leaf_columns(function):
 def _combined_columns(function):
     doc = inspect.getdoc(function)
     call = _example(doc)
-    return [f"`{function.__name__}`", _summary(doc), f"`{_carry(call)}`", f"`{call}`"]
+    carry = _outline(rnnjax.carry_spec(_build(call)))
+    return [f"`{function.__name__}`", _summary(doc), f"`{carry}`", f"`{call}`"]
 
 
 def _row(columns) -> str:
@@ -109,9 +109,17 @@ def _example(doc) -> str:
     return re.findall(r"^>>> cell = (.*)$", doc, re.MULTILINE)[0]
 
 
-def _carry(call) -> str:
-    cell = eval(call, {"rnnjax": rnnjax, "jax": jax, "jnp": jnp})
-    return _outline(rnnjax.carry_spec(cell))
+def _build(call) -> rnnjax.Cell:
+    return eval(call, {"rnnjax": rnnjax, "jax": jax, "jnp": jnp})
+
+
+def _lowering(cell) -> str:
+    """The traversal that ``unroll`` closes over."""
+    inside = inspect.getclosurevars(cell.unroll).nonlocals
+    if "traversal" not in inside:
+        return _lowering(inside["cell"])
+    traversal = inside["traversal"]
+    return f"{traversal.__module__.rpartition('.')[2]}.{traversal.__name__}"
 
 
 def _outline(tree) -> str:

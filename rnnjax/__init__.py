@@ -4,7 +4,7 @@ Start with `lstm`, `gru` or `elman`, combine them with `stack` and `bidirectiona
 a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 """
 
-from rnnjax import cells, initializers, scan, testing
+from rnnjax import cells, initializers, kernels, scan, testing
 from rnnjax.cell import Cell, NoStepError, Reset, Spec, constructor
 from rnnjax.cells import (
     ElmanParams,
@@ -91,6 +91,7 @@ __all__ = [
     "indy_lstm",
     "initializers",
     "intersection_rnn",
+    "kernels",
     "layer_norm_elman",
     "layer_norm_gru",
     "leaky_rnn",

@@ -168,9 +168,9 @@ def unitary() -> Initializer:
         real, imaginary = jax.random.normal(
             key, (2, half, half), jnp.result_type(float)
         )
-        q, r = jnp.linalg.qr(real + 1j * imaginary)
-        phase = jnp.diagonal(r) / jnp.abs(jnp.diagonal(r))
-        q = q * phase  # without it QR is not uniform over the group
+        q, r = jnp.linalg.qr(jax.lax.complex(real, imaginary))
+        # Without these phases QR is not uniform over the group.
+        q = q * jnp.sign(jnp.diagonal(r))
         top = jnp.concatenate([q.real, q.imag], axis=1)
         bottom = jnp.concatenate([-q.imag, q.real], axis=1)
         return jnp.concatenate([top, bottom]).astype(dtype)

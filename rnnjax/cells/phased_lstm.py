@@ -128,7 +128,7 @@ def phased_lstm(
         return x @ params.w_ih + params.b, openness(params, time).astype(dtype)
 
     def openness(params, time):
-        wide = jnp.promote_types(time.dtype, params.shift.dtype)
+        wide = max(time.dtype, params.shift.dtype, key=lambda dtype: dtype.itemsize)
         period = jnp.exp(params.log_period.astype(wide))
         elapsed = time.astype(wide) - params.shift.astype(wide)
         phase = jnp.mod(elapsed, period) / period

@@ -4,13 +4,14 @@ import inspect
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import rnnjax
 from rnnjax.testing import check_cell
 
-X = jnp.ones(2)
-TIMED = (X, jnp.ones(()))
+X = np.ones(2)
+TIMED = (X, np.ones(()))
 
 CELLS = [
     (rnnjax.elman(2, 3), X),
@@ -51,13 +52,13 @@ CELLS = [
     (rnnjax.nas(2, 3), X),
     (rnnjax.phased_lstm(2, 3, ratio_on=0.5, longest_period=4.0), TIMED),
     (rnnjax.phased_lstm(2, 3, peepholes=False), TIMED),
-    (rnnjax.conv_lstm((4, 2), 2, 3), jnp.ones((4, 2))),
+    (rnnjax.conv_lstm((4, 2), 2, 3), np.ones((4, 2))),
     (
         rnnjax.conv_lstm((5, 3, 1), 2, (3, 2), strides=2, padding="VALID"),
-        jnp.ones((5, 3, 1)),
+        np.ones((5, 3, 1)),
     ),
-    (rnnjax.conv_lstm((2, 2, 2, 1), 1, 2), jnp.ones((2, 2, 2, 1))),
-    (rnnjax.conv_gru((4, 3, 1), 2, 2, strides=(2, 1)), jnp.ones((4, 3, 1))),
+    (rnnjax.conv_lstm((2, 2, 2, 1), 1, 2), np.ones((2, 2, 2, 1))),
+    (rnnjax.conv_gru((4, 3, 1), 2, 2, strides=(2, 1)), np.ones((4, 3, 1))),
     (rnnjax.glstm(2, 4, groups=2), X),
     (rnnjax.grid_lstm(2, 2, layers=2), X),
     (rnnjax.min_gru(2, 3), X),
