@@ -434,6 +434,13 @@ def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
     assert all(np.array_equal(result, expected) for result in results)
 
 
+def test_kernels_compiled_for_a_newer_interface_are_left_out(monkeypatch):
+    monkeypatch.setattr(native, "_installed_interface", lambda: (0, 0))
+    library, why = native._load.__wrapped__()
+    assert library is None
+    assert "the installed jaxlib has 0.0; run `python -m" in why
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "available", "reason"),
     [
