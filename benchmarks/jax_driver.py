@@ -13,6 +13,7 @@ import optax
 from benchmarks.peers import TRAINING_STEPS, LeftOut, Prepared, named_gradients
 from benchmarks.workloads import Case, Data, Layer, data
 
+
 class Model(NamedTuple):
     """A library's own way to run a case.
 

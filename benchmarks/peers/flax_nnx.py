@@ -52,8 +52,12 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         networks = [nnx.Bidirectional(*networks)]
     graph, params, rest = nnx.split(nnx.List(networks), nnx.Param, ...)
 
+    def merge(params):
+        # A copy, for the layers count up a key of their own inside the trace.
+        return nnx.merge(graph, params, jax.tree.map(jnp.array, rest))
+
     def unroll(params, xs, lengths):
-        for network in nnx.merge(graph, params, rest):
+        for network in merge(params):
             xs = network(xs, seq_lengths=lengths)
         if lengths is None:
             return xs
@@ -64,16 +68,16 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         return jax.vmap(lambda x: unroll(params, x, lengths))(xs)
 
     def common(params):
-        found = list(nnx.merge(graph, params, rest))
+        found = list(merge(params))
         if case.bidirectional:
             found = [found[0].forward_rnn, found[0].backward_rnn]
         return [_layer(case, network.cell) for network in found]
 
     def step(params, carry, x):
-        return nnx.merge(graph, params, rest)[0].cell(carry, x)
+        return merge(params)[0].cell(carry, x)
 
     def chunk(params, carry, xs):
-        network = nnx.merge(graph, params, rest)[0]
+        network = merge(params)[0]
         return network(xs, initial_carry=carry, return_carry=True)
 
     return jax_driver.Model(

@@ -12,7 +12,7 @@ from benchmarks.peers import LeftOut
 from benchmarks.workloads import Case, Layer
 
 os.environ["KERAS_BACKEND"] = "jax"
-import keras  # noqa: E402
+import keras
 
 PACKAGES = ("keras", "jax", "jaxlib", "numpy", "optax")
 

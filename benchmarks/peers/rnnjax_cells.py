@@ -44,7 +44,9 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
 
     def common(params):
         single = case.layers == 1 and not case.bidirectional
-        return [Layer(*p, *[None] * (4 - len(p))) for p in ([params] if single else params)]
+        return [
+            Layer(*p, *[None] * (4 - len(p))) for p in ([params] if single else params)
+        ]
 
     params = jax.tree.map(jnp.asarray, params)
     return jax_driver.Model(
