@@ -4,7 +4,7 @@ Start with `lstm`, `gru` or `elman`, combine them with `stack` and `bidirectiona
 a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 """
 
-from rnnjax import initializers, scan, testing
+from rnnjax import initializers, kernels, scan, testing, training
 from rnnjax.cell import Cell, NoStepError, Reset, Spec, constructor
 from rnnjax.cells import (
     ElmanParams,
@@ -56,6 +56,7 @@ __all__ = [
     "embedding",
     "gru",
     "initializers",
+    "kernels",
     "learned_carry",
     "lstm",
     "observe",
@@ -70,5 +71,6 @@ __all__ = [
     "static_unroll",
     "testing",
     "trace",
+    "training",
     "unroll",
 ]

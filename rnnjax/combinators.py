@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
-from rnnjax.cell import Carry, Cell, NoStepError, Params, constructor
+from rnnjax.cell import Carry, Cell, NoStepError, Params, Reset, constructor
 
 
 @constructor
@@ -40,7 +40,7 @@ def stack(*cells: Cell) -> Cell:
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         carry = _entries(carry, cells)
         after = []
-        keys, resets = _keys(key, len(cells)), scan.split_reset(reset, len(cells))
+        keys, resets = _keys(key, len(cells)), _resets(reset, cells)
         for i, cell in enumerate(cells):
             with _named(f"cell {i} of the stack, {cell}"):
                 c, xs = cell.unroll(
@@ -83,7 +83,7 @@ def parallel(*cells: Cell, merge: Callable[..., Any] = _concatenate) -> Cell:
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         carry = _entries(carry, cells)
         done = []
-        keys, resets = _keys(key, len(cells)), scan.split_reset(reset, len(cells))
+        keys, resets = _keys(key, len(cells)), _resets(reset, cells)
         for i, cell in enumerate(cells):
             with _named(f"cell {i} of the parallel cells, {cell}"):
                 done.append(
@@ -395,14 +395,20 @@ def _initial_carries(cells: tuple[Cell, ...]):
     return initial_carry
 
 
-def _entries(carry: Any, cells: tuple[Cell, ...]) -> tuple[Carry, ...]:
+def _entries(carry: Any, cells: tuple[Cell, ...], name="carry") -> tuple[Carry, ...]:
     if not isinstance(carry, tuple) or len(carry) != len(cells):
         raise TypeError(
-            f"carry has {len(carry) if isinstance(carry, tuple) else 'no'} entries; "
+            f"{name} has {len(carry) if isinstance(carry, tuple) else 'no'} entries; "
             f"expected a tuple of {len(cells)}, one carry for each of {cells}. Write "
             "cell.initial_carry(params)."
         )
     return carry
+
+
+def _resets(reset: Any, cells: tuple[Cell, ...]) -> list[Any]:
+    if isinstance(reset, Reset):
+        _entries(reset.carry, cells, name="reset.carry")
+    return scan.split_reset(reset, len(cells))
 
 
 def _keys(key: Array | None, count: int) -> list[Array | None]:

@@ -43,6 +43,11 @@ def zero_padding(xs: Any, mask: Array) -> Any:
 
     Selecting the state alone keeps NaN in the padding out of the values but not out of
     the gradients, where it would meet a zero cotangent in a product.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> xs, mask = jnp.array([1.0, jnp.nan]), jnp.array([True, False])
+    >>> rnnjax.scan.zero_padding(xs, mask)
+    Array([1., 0.], dtype=float32)
     """
 
     def zero(x):
@@ -264,13 +269,14 @@ def static(project, step, params, carry, xs):
 
 
 def default(project, step, params, carry, xs, *, mask=None, reset=None):
-    """The traversal for this machine: `fused` on a CPU, `deferred` elsewhere.
+    """The traversal for any step: `fused` on a CPU, `deferred` elsewhere.
 
-    The figures behind the choice stand in ``docs/design.md``.
+    Cells that have a kernel walk with it instead, see `rnnjax.kernels`. The figures
+    behind the choice stand in ``docs/design.md``.
 
     >>> import rnnjax
     >>> rnnjax.lstm(3, 4) == rnnjax.lstm(3, 4, traversal=rnnjax.scan.default)
-    True
+    False
     """
     walk = fused if jax.default_backend() == "cpu" else deferred
     return walk(project, step, params, carry, xs, mask=mask, reset=reset)

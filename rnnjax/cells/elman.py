@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, scan
+from rnnjax import checks, kernels, scan
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
 from rnnjax.recurrence import recurrence
@@ -21,13 +22,16 @@ class ElmanParams(NamedTuple):
     b: Array
 
 
+_KERNELS = {jnp.tanh: kernels.elman_tanh, jax.nn.relu: kernels.elman_relu}
+
+
 @constructor
 def elman(
     input_size: int,
     hidden_size: int,
     *,
     activation: Callable[[Array], Array] = jnp.tanh,
-    traversal: scan.Traversal = scan.default,
+    traversal: scan.Traversal | None = None,
 ) -> Cell:
     r"""The simple recurrent network.
 
@@ -39,7 +43,7 @@ def elman(
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``h: (h,)``.
       activation: in place of tanh, for example `jax.nn.relu`.
-      traversal: how time is walked, see `rnnjax.scan`.
+      traversal: how time is walked, see `rnnjax.scan`; a kernel where there is one.
 
     Reference: Elman 1990, Finding structure in time, doi:10.1207/s15516709cog1402_1.
 
@@ -52,6 +56,9 @@ def elman(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+
+    if traversal is None:
+        traversal = _KERNELS.get(activation, scan.default)
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 1)

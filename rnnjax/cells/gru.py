@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, scan
+from rnnjax import checks, kernels, scan
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
 from rnnjax.recurrence import recurrence
@@ -32,7 +32,7 @@ def gru(
     hidden_size: int,
     *,
     reset_after: bool = True,
-    traversal: scan.Traversal = scan.default,
+    traversal: scan.Traversal | None = None,
 ) -> Cell:
     r"""Gated recurrent unit, with the reset after or before the recurrent product.
 
@@ -55,7 +55,7 @@ def gru(
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``h: (h,)``.
       reset_after: where the reset gate is applied, see above.
-      traversal: how time is walked, see `rnnjax.scan`.
+      traversal: how time is walked, see `rnnjax.scan`; a kernel where there is one.
 
     Reference: Cho et al. 2014, arXiv:1406.1078.
 
@@ -68,6 +68,9 @@ def gru(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+
+    if traversal is None:
+        traversal = kernels.gru if reset_after else scan.default
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 3)

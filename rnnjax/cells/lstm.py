@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, scan
+from rnnjax import checks, kernels, scan
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
 from rnnjax.recurrence import recurrence
@@ -36,7 +36,7 @@ def lstm(
     *,
     forget_bias: float = 1.0,
     activation: Callable[[Array], Array] = jnp.tanh,
-    traversal: scan.Traversal = scan.default,
+    traversal: scan.Traversal | None = None,
 ) -> Cell:
     r"""Long short-term memory with a forget gate.
 
@@ -56,7 +56,7 @@ def lstm(
         and trained; TensorFlow 1 and Haiku add it at every call instead, so weights
         from them need it added to ``b``.
       activation: in place of both tanh.
-      traversal: how time is walked, see `rnnjax.scan`.
+      traversal: how time is walked, see `rnnjax.scan`; a kernel where there is one.
 
     Reference: Hochreiter, Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; the forget
     gate: Gers, Schmidhuber, Cummins 2000, doi:10.1162/089976600300015015.
@@ -70,6 +70,9 @@ def lstm(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+
+    if traversal is None:
+        traversal = kernels.lstm if activation is jnp.tanh else scan.default
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 4)

@@ -1,0 +1,110 @@
+"""Kernels: traversals of the built-in cells that run as JAX primitives.
+
+`lstm`, `gru`, `elman_tanh` and `elman_relu` are traversals like those of `rnnjax.scan`
+and agree with them, but know the cell's equations: a native kernel walks through time
+on a CPU, and the gradient of the weights is one product over all steps and examples.
+`status` tells what runs on this machine.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnjax import scan
+from rnnjax.cell import Carry, Params, Reset
+from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH, GRU, LSTM, Equations
+from rnnjax.kernels.lowerings import Lowering, Status, status
+from rnnjax.kernels.primitives import value_p
+
+__all__ = ["Lowering", "Status", "elman_relu", "elman_tanh", "gru", "lstm", "status"]
+
+_DTYPES = (jnp.float32, jnp.bfloat16)
+
+
+def lstm(project, step, params, carry, xs, *, mask=None, reset=None):
+    """The traversal of `rnnjax.lstm` with its own equations.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.kernels.lstm)
+    """
+    return _traverse(LSTM, project, step, params, carry, xs, mask, reset)
+
+
+def gru(project, step, params, carry, xs, *, mask=None, reset=None):
+    """The traversal of `rnnjax.gru` with its own equations, the reset coming after.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.gru(3, 4, traversal=rnnjax.kernels.gru)
+    """
+    return _traverse(GRU, project, step, params, carry, xs, mask, reset)
+
+
+def elman_tanh(project, step, params, carry, xs, *, mask=None, reset=None):
+    """The traversal of `rnnjax.elman` with its own equations.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.elman(3, 4, traversal=rnnjax.kernels.elman_tanh)
+    """
+    return _traverse(ELMAN_TANH, project, step, params, carry, xs, mask, reset)
+
+
+def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
+    """The traversal of `rnnjax.elman` with ``activation=jax.nn.relu``.
+
+    >>> import jax, rnnjax
+    >>> cell = rnnjax.elman(
+    ...     3, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.elman_relu)
+    """
+    return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset)
+
+
+def _traverse(
+    cell: Equations,
+    project: scan.Project,
+    step: scan.Step,
+    params: Params,
+    carry: Carry,
+    xs: Any,
+    mask: Array | None,
+    reset: Reset | None,
+) -> tuple[Carry, Any]:
+    """Bind the value primitive to one sequence, or walk the step if it cannot be."""
+    start = jax.tree.leaves(carry)
+    restart = [] if reset is None else jax.tree.leaves(reset.carry)
+    if not _covers(params, [*start, *restart], xs):
+        return scan.default(project, step, params, carry, xs, mask=mask, reset=reset)
+    if mask is not None:
+        xs = scan.zero_padding(xs, mask)
+    absent = jnp.zeros(0, bool)
+    # One sequence is a batch of one; jax.vmap makes the batch larger.
+    ys, *last = value_p.bind(
+        xs[None],
+        *params[:3],
+        # The GRU's bias of the recurrent product, in the width of that product.
+        *(jnp.pad(b, (params.w_hh.shape[1] - b.shape[0], 0)) for b in params[3:]),
+        *(c[None] for c in start),
+        absent if mask is None else mask[None],
+        absent if reset is None else reset.where[None],
+        *([c[None] for c in restart] or [jnp.zeros(0, xs.dtype)] * len(start)),
+        cell=cell,
+        residuals=False,
+    )
+    last = [c[0] for c in last]
+    return jax.tree.unflatten(jax.tree.structure(carry), last), ys[0]
+
+
+def _covers(params: Any, carries: list[Array], xs: Any) -> bool:
+    """Whether all arrays are there, in one dtype that a kernel knows, and fit."""
+    if any(p is None for p in params):
+        return False  # a GRU whose reset comes before the product
+    h, k = params.w_hh.shape
+    return (
+        params.w_hh.dtype in _DTYPES
+        and all(a.dtype == params.w_hh.dtype for a in (*params, *carries, xs))
+        and xs.ndim == 2
+        and params.w_ih.shape == (xs.shape[1], k)
+        and params.b.shape == (k,)
+        and all(a.shape == (h,) for a in (*params[3:], *carries))
+    )

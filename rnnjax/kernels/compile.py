@@ -1,0 +1,118 @@
+"""Compiles the CPU kernels: ``python -m rnnjax.kernels.compile``.
+
+The package's own build does the same, so this is for a source tree that was
+never built, or for an installation made where there was no compiler. It needs
+a C++17 compiler (GCC or Clang; ``CXX`` names one) and jaxlib's headers.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "src"
+LIBRARY = Path(__file__).parent / "_native.so"
+
+# Kernels are compiled once per instruction set, into a namespace of that name.
+# Each processor then runs the widest that it has.
+_X86_SETS = {
+    "avx512": [
+        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"),
+        *("-mavx2", "-mfma", "-mprefer-vector-width=512"),
+    ],
+    "avx2": ["-mavx2", "-mfma"],
+    "portable": [],
+}
+_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"]
+
+
+def find_compiler() -> list[str] | None:
+    """The command of a C++ compiler, or ``None`` where there is none."""
+    named = os.environ.get("CXX")
+    if named:
+        return shlex.split(named)
+    for name in ("g++", "clang++", "c++"):
+        path = shutil.which(name)
+        if path:
+            return [path]
+    return None
+
+
+def jaxlib_include() -> Path:
+    """The folder of XLA's headers, found without importing jaxlib."""
+    spec = importlib.util.find_spec("jaxlib")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeError("jaxlib is not installed: its headers are needed")
+    return Path(spec.submodule_search_locations[0]) / "include"
+
+
+def instruction_sets() -> dict[str, list[str]]:
+    """Name and compiler flags of every instruction set built for this machine."""
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        return _X86_SETS
+    return {"portable": []}
+
+
+def compile_library(
+    target: Path = LIBRARY,
+    sources: Path = SOURCES,
+    flags: tuple[str, ...] = (),
+) -> Path:
+    """Compiles the kernels and their handlers into one shared library.
+
+    Args:
+      target: the library to write.
+      sources: the folder of the C++ sources.
+      flags: more flags for the compiler and linker, such as sanitizers.
+
+    Returns:
+      ``target``.
+
+    Raises:
+      RuntimeError: there is no compiler, no jaxlib, or the compiler failed;
+        the message holds its output.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        raise RuntimeError("no C++ compiler found: install g++ or clang++, or set CXX")
+    common = [*compiler, *_FLAGS, f"-I{sources}", f"-isystem{jaxlib_include()}", *flags]
+    jobs = [
+        (f"kernels_{name}.o", ["kernels.cc", f"-DRNNJAX_ISA={name}", *set_flags])
+        for name, set_flags in instruction_sets().items()
+    ]
+    jobs += [(f"{name}.o", [f"{name}.cc"]) for name in ("handlers", "dispatch")]
+    jobs.append(("schedule.o", ["schedule.cc"]))
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def compile_one(job: tuple[str, list[str]]) -> str:
+            name, (source, *options) = job
+            output = str(Path(folder) / name)
+            _run([*common, *options, "-c", str(sources / source), "-o", output])
+            return output
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compile_one, jobs))
+        linked = Path(folder) / target.name
+        _run([*compiler, "-shared", *flags, *objects, "-o", str(linked)])
+        # A process that has the old library open keeps it.
+        target.unlink(missing_ok=True)
+        shutil.copy2(linked, target)
+    return target
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise RuntimeError(f"{shlex.join(command)} failed:\n{result.stderr.strip()}")
+
+
+if __name__ == "__main__":
+    print(f"compiled {compile_library()}")

@@ -1,0 +1,284 @@
+r"""A recurrence as three JAX primitives, and the rules by which JAX transforms them.
+
+Let :math:`p_t` be the pre-activations of step :math:`t`, which are bilinear in the
+weights and in :math:`(x_t, h_{t-1})`. The *value* primitive walks through time; its
+tangent is
+
+.. math:: dp_t = dx_t W_{ih} + x_t\,dW_{ih} + db + h_{t-1}\,dW_{hh},
+
+one product over all steps and examples at once, followed by the *tangent* primitive,
+which walks through time with the weights held fixed and is linear in :math:`dp`. Its
+transpose is the *cotangent* primitive. So the gradient of shared weights is one product
+over time and batch, in which the batch never appears as an axis of the result.
+
+The batch is an explicit axis, and `jax.vmap` is folded into it. Lowerings are chosen by
+JAX for the platform that the program is compiled for, see `rnnjax.kernels.lowerings`.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching
+from jax.interpreters import partial_eval as pe
+
+from rnnjax.kernels import reference
+from rnnjax.kernels.equations import Equations
+from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
+
+
+def _primitive(name: str) -> Primitive:
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+
+    def run(*operands, **params):
+        return _compiled(primitive, tuple(params.items()))(*operands)
+
+    primitive.def_impl(run)
+    return primitive
+
+
+@functools.cache
+def _compiled(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Any:
+    return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+
+value_p = _primitive("recurrence")
+tangent_p = _primitive("recurrence_tangent")
+cotangent_p = _primitive("recurrence_cotangent")
+
+
+# Shapes.
+
+
+def _value_shapes(*operands: Any, cell: Equations, residuals: bool) -> list[Any]:
+    xs, _, w_hh, _, _, carry, *_ = name_operands(cell, operands)
+    (b, t, _), h = xs.shape, w_hh.shape[0]
+    state = xs.update(shape=(b, t, h))
+    kept = [xs.update(shape=(b, t, cell.gates * h)), *[state] * cell.carries]
+    return [state, *carry, *(kept if residuals else [])]
+
+
+def _tangent_shapes(*operands: Any, cell: Equations) -> list[Any]:
+    known, linear = split_residuals(cell, operands)
+    b, t, _ = known.gates.shape
+    _, carry, _ = name_tangents(cell, linear)
+    return [known.gates.update(shape=(b, t, known.w_hh.shape[0])), *carry]
+
+
+def _cotangent_shapes(*operands: Any, cell: Equations) -> list[Any]:
+    known, (_, *carry) = split_residuals(cell, operands)
+    b, t, _ = known.gates.shape
+    part = known.gates.update(shape=(b, t, known.w_hh.shape[1]))
+    absent = known.reset.ndim == 1
+    reset_carry = [c.update(shape=(0,)) if absent else c for c in carry]
+    return [*[part] * (1 if cell.joined else 2), *carry, *reset_carry]
+
+
+value_p.def_abstract_eval(_value_shapes)
+tangent_p.def_abstract_eval(_tangent_shapes)
+cotangent_p.def_abstract_eval(_cotangent_shapes)
+
+
+def _without_residuals(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
+    """Residuals that nothing reads, as in a rematerialized forward, are not made."""
+    n = 1 + eqn.params["cell"].carries
+    if eqn.params["residuals"] and not any(used[n:]):
+        params = eqn.params | {"residuals": False}
+        eqn = eqn.replace(params=params, outvars=eqn.outvars[:n])
+    return [any(used)] * len(eqn.invars), eqn if any(used) else None
+
+
+pe.dce_rules[value_p] = _without_residuals
+
+
+# Derivatives.
+
+
+def _is_zero(tangent: Any) -> bool:
+    return type(tangent) is ad.Zero
+
+
+def _reference_tangents(fun: Any, primals: Sequence, tangents: Sequence) -> Any:
+    """The tangent of ``fun``, which is traced for the operands that have one only."""
+    moving = [i for i, tangent in enumerate(tangents) if not _is_zero(tangent)]
+
+    def of_moving(*operands):
+        every = list(primals)
+        for i, operand in zip(moving, operands, strict=True):
+            every[i] = operand
+        return fun(*every)
+
+    return jax.jvp(
+        of_moving, [primals[i] for i in moving], [tangents[i] for i in moving]
+    )[1]
+
+
+def _value_jvp(
+    primals: Sequence, tangents: Sequence, *, cell: Equations, residuals: bool
+) -> tuple[list, list]:
+    out = value_p.bind(*primals, cell=cell, residuals=True)
+    if residuals:
+        fun = functools.partial(reference.value, cell=cell, residuals=True)
+        return out, _reference_tangents(fun, primals, tangents)
+    n = 1 + cell.carries
+    out, gates, previous = out[:n], out[n], out[n + 1 :]
+    at, d = name_operands(cell, primals), name_operands(cell, tangents)
+    by_input = [(d.xs, at.w_ih), (at.xs, d.w_ih)]
+    by_hidden = [(previous[-1], d.w_hh)]
+    shape = (*gates.shape[:2], at.w_hh.shape[1])
+    if cell.joined:
+        parts = [_affine(shape, gates.dtype, by_input + by_hidden, d.b_ih)]
+    else:
+        parts = [
+            _affine(shape, gates.dtype, by_input, d.b_ih),
+            _affine(shape, gates.dtype, by_hidden, d.b_hh),
+        ]
+    known = (gates, *previous[: cell.reads], at.w_hh, at.mask, at.reset)
+    carries = map(ad.instantiate_zeros, (*d.carry, *d.reset_carry))
+    return out, tangent_p.bind(*known, *parts, *carries, cell=cell)
+
+
+def _affine(shape: tuple[int, int, int], dtype: Any, products: Sequence, b: Any) -> Any:
+    """The sum of the products and the bias that are no symbolic zeros.
+
+    Batch and time are one axis of the products. With two, XLA transposes what the
+    weights' gradient is made of, arrays with all steps, before it multiplies them.
+    """
+    rows = shape[0] * shape[1]
+    terms = [
+        x.reshape(rows, x.shape[-1]) @ w
+        for x, w in products
+        if not (_is_zero(x) or _is_zero(w))
+    ]
+    if not _is_zero(b):
+        terms.append(jnp.broadcast_to(b, (rows, shape[2])))
+    return sum(terms, start=jnp.zeros((rows, shape[2]), dtype)).reshape(shape)
+
+
+def _linear_jvp(
+    primitive: Primitive,
+    fun: Any,
+    primals: Sequence,
+    tangents: Sequence,
+    *,
+    cell: Equations,
+) -> tuple[list, list]:
+    """The tangent of the tangent and the cotangent primitive."""
+    out = primitive.bind(*primals, cell=cell)
+    _, linear = split_residuals(cell, tuple(tangents))
+    n = len(tangents) - len(linear)
+    if all(map(_is_zero, tangents[:n])):
+        moved = map(ad.instantiate_zeros, linear)
+        return out, primitive.bind(*primals[:n], *moved, cell=cell)
+    fun = functools.partial(fun, cell=cell)
+    return out, _reference_tangents(fun, primals, tangents)
+
+
+def _transpose(
+    transposed: Primitive, cotangents: Sequence, *operands: Any, cell: Equations
+) -> list:
+    """Tangent and cotangent are each other's transpose."""
+    _, linear = split_residuals(cell, operands)
+    n = len(operands) - len(linear)
+    reached = map(ad.instantiate_zeros, cotangents)
+    out = transposed.bind(*operands[:n], *reached, cell=cell)
+    return [None] * n + [
+        ct if ad.is_undefined_primal(operand) else None
+        for operand, ct in zip(linear, out, strict=True)
+    ]
+
+
+ad.primitive_jvps[value_p] = _value_jvp
+for _linear, _fun, _transposed in (
+    (tangent_p, reference.tangent, cotangent_p),
+    (cotangent_p, reference.cotangent, tangent_p),
+):
+    ad.primitive_jvps[_linear] = functools.partial(_linear_jvp, _linear, _fun)
+    ad.primitive_transposes[_linear] = functools.partial(_transpose, _transposed)
+
+
+# Batching.
+
+
+def _batch(
+    primitive: Primitive,
+    weights: Any,
+    operands: Sequence[Array],
+    dims: Sequence[int | None],
+    **params: Any,
+) -> tuple[list[Array], list[int | None]]:
+    """Fold the mapped axis into the batch, or loop where the weights are mapped."""
+    size = next(
+        operand.shape[dim]
+        for operand, dim in zip(operands, dims, strict=True)
+        if dim is not None
+    )
+    shared = weights(params["cell"])
+    if any(dims[i] is not None for i in shared):
+        return _each(primitive, operands, dims, **params)
+
+    def fold(i, operand, dim):
+        if i in shared:
+            return operand
+        if dim is None:
+            if operand.ndim == 1:
+                return operand  # an absent mask or reset
+            operand = jnp.broadcast_to(operand, (size, *operand.shape))
+        elif operand.ndim == 2 and 0 in operand.shape:
+            return jnp.zeros((0,), operand.dtype)
+        else:
+            operand = jnp.moveaxis(operand, dim, 0)
+        return operand.reshape(-1, *operand.shape[2:])
+
+    folded = [
+        fold(i, operand, dim)
+        for i, (operand, dim) in enumerate(zip(operands, dims, strict=True))
+    ]
+    out = primitive.bind(*folded, **params)
+    present = [o.ndim > 1 for o in out]
+    return [
+        o.reshape(size, -1, *o.shape[1:]) if here else o
+        for o, here in zip(out, present, strict=True)
+    ], [0 if here else None for here in present]
+
+
+def _each(
+    primitive: Primitive,
+    operands: Sequence[Array],
+    dims: Sequence[int | None],
+    **params: Any,
+) -> tuple[list[Array], list[int | None]]:
+    """One call for each member of an ensemble."""
+    mapped = {
+        i: jnp.moveaxis(operand, dim, 0)
+        for i, (operand, dim) in enumerate(zip(operands, dims, strict=True))
+        if dim is not None
+    }
+
+    def one(members):
+        every = [members.get(i, operand) for i, operand in enumerate(operands)]
+        return primitive.bind(*every, **params)
+
+    out = lax.map(one, mapped)
+    return out, [0] * len(out)
+
+
+def _value_weights(cell: Equations) -> range:
+    return range(1, 4 if cell.joined else 5)
+
+
+def _linear_weights(cell: Equations) -> range:
+    return range(1 + cell.reads, 2 + cell.reads)
+
+
+for _mapped, _weights in (
+    (value_p, _value_weights),
+    (tangent_p, _linear_weights),
+    (cotangent_p, _linear_weights),
+):
+    batching.primitive_batchers[_mapped] = functools.partial(_batch, _mapped, _weights)

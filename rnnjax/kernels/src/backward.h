@@ -1,0 +1,215 @@
+// The backward pass of any of the cells: the gradient of every step's sums
+// (dz) and of the carries. Gradients of weights and inputs are products of dz
+// over all of time, which the caller leaves to XLA.
+
+#ifndef RNNJAX_BACKWARD_H_
+#define RNNJAX_BACKWARD_H_
+
+#include "cells.h"
+#include "memory.h"
+#include "schedule.h"
+
+namespace rnnjax::RNNJAX_ISA {
+
+template <class Cell, class D>
+class BackwardPass {
+ public:
+  BackwardPass(const Backward& problem, Host& host)
+      : p_(problem),
+        host_(host),
+        cut_(problem.size.hidden, kVectors),
+        padded_(cut_.blocks * kLanes),
+        width_(Cell::kGates * problem.size.hidden) {}
+
+  void run() {
+    pack();
+    const int64_t cost = width_ * p_.size.hidden + 24 * Cell::kSums * padded_;
+    schedule_ = make_schedule(p_.size, p_.mask, cost, host_);
+    host_.run(
+        schedule_.tasks,
+        [](void* self, int64_t task) {
+          static_cast<BackwardPass*>(self)->walk(task);
+        },
+        this);
+  }
+
+ private:
+  static constexpr bool kStaged = sizeof(D) != sizeof(float);
+
+  static const D* as(const void* buffer) {
+    return static_cast<const D*>(buffer);
+  }
+  static D* as(void* buffer) { return static_cast<D*>(buffer); }
+
+  void pack() {
+    w_hh_ = take<float>(host_, padded_ * width_);
+    const auto body = [](void* self, int64_t panel) {
+      static_cast<BackwardPass*>(self)->pack_panel(panel);
+    };
+    if (padded_ * width_ >= kWorthDividedPacking) {
+      host_.run(cut_.panels, body, this);
+    } else {
+      for (int64_t panel = 0; panel < cut_.panels; ++panel) body(this, panel);
+    }
+  }
+
+  void pack_panel(int64_t panel) {
+    const int64_t first = cut_.first(panel);
+    Columns from{};
+    from.vectors = cut_.width(panel);
+    for (int v = 0; v < from.vectors; ++v) {
+      from.column[v] = (first + v) * kLanes;
+      from.count[v] = lanes_at(p_.size.hidden, first + v);
+    }
+    pack_rows(as(p_.w_hh), width_, from, w_hh_ + first * kLanes * width_);
+  }
+
+  // dh += dz @ w_hh^T for R rows and one panel of hidden units.
+  template <int R, int V>
+  __attribute__((noinline)) void add_product(
+      int64_t panel, const BackwardRow<D>* rows) const {
+    const int64_t first = cut_.first(panel) * kLanes;
+    const float *dz[R], *start[R];
+    float* dh[R];
+    for (int r = 0; r < R; ++r) {
+      dz[r] = rows[r].dz + Cell::kHiddenFirst * p_.size.hidden;
+      start[r] = dh[r] = rows[r].dh + first;
+    }
+    Vec sums[R][V];
+    load_sums(sums, start);
+    accumulate<0, V>(sums, dz, w_hh_ + first * width_, width_);
+    store_sums(sums, dh);
+  }
+
+  // The state of the rows of one task between steps.
+  struct Task {
+    int64_t count;
+    const int64_t* rows;
+    float *dc, *dh;              // (count, padded)
+    float *dc_reset, *dh_reset;  // (count, padded), null without resets
+    float* dz_buffers;           // (count, kSaved * hidden), D is not float
+    BackwardRow<D>* active;
+    int64_t* resets;             // rows whose step began with a reset
+  };
+
+  float* zeros(int64_t count) {
+    float* values = take<float>(host_, count);
+    std::memset(values, 0, sizeof(float) * count);
+    return values;
+  }
+
+  void walk(int64_t index) {
+    const Sizes& size = p_.size;
+    Task task{};
+    task.rows = schedule_.order + schedule_.start[index];
+    task.count = schedule_.start[index + 1] - schedule_.start[index];
+    task.active = take<BackwardRow<D>>(host_, task.count);
+    task.dh = zeros(task.count * padded_);
+    if (Cell::kHasMemory) task.dc = zeros(task.count * padded_);
+    if (p_.reset) {
+      task.resets = take<int64_t>(host_, task.count);
+      task.dh_reset = zeros(task.count * padded_);
+      if (Cell::kHasMemory) task.dc_reset = zeros(task.count * padded_);
+    }
+    if (kStaged) {
+      task.dz_buffers =
+          take<float>(host_, task.count * Cell::kSaved * size.hidden);
+    }
+    for (int64_t r = 0; r < task.count; ++r) {
+      const int64_t row = task.rows[r] * size.hidden;
+      convert(as(p_.dh_last) + row, task.dh + r * padded_, size.hidden);
+      if constexpr (Cell::kHasMemory) {
+        convert(as(p_.dc_last) + row, task.dc + r * padded_, size.hidden);
+      }
+    }
+    for (int64_t t = size.time - 1; t >= 0; --t) step(task, t);
+    for (int64_t r = 0; r < task.count; ++r) {
+      const int64_t row = task.rows[r] * size.hidden;
+      const int64_t at = r * padded_;
+      convert(task.dh + at, as(p_.dh0) + row, size.hidden);
+      if constexpr (Cell::kHasMemory) {
+        convert(task.dc + at, as(p_.dc0) + row, size.hidden);
+      }
+      if (!p_.reset) continue;
+      convert(task.dh_reset + at, as(p_.dh_reset) + row, size.hidden);
+      if constexpr (Cell::kHasMemory) {
+        convert(task.dc_reset + at, as(p_.dc_reset) + row, size.hidden);
+      }
+    }
+  }
+
+  void step(Task& task, int64_t t) const {
+    const Sizes& size = p_.size;
+    const int64_t saved_size = Cell::kSaved * size.hidden;
+    int64_t count = 0, resets = 0;
+    for (int64_t r = 0; r < task.count; ++r) {
+      const int64_t step = task.rows[r] * size.time + t;
+      D* dz = as(p_.dz) + step * saved_size;
+      if (p_.mask && !p_.mask[step]) {
+        std::memset(dz, 0, sizeof(D) * saved_size);
+        continue;
+      }
+      if (p_.reset && p_.reset[step]) task.resets[resets++] = r;
+      BackwardRow<D>& row = task.active[count++];
+      row = {};
+      row.saved = as(p_.saved) + step * saved_size;
+      if (p_.prev) row.prev = as(p_.prev) + step * size.hidden;
+      row.dy = as(p_.dys) + step * size.hidden;
+      row.dh = task.dh + r * padded_;
+      if constexpr (Cell::kHasMemory) row.dc = task.dc + r * padded_;
+      if constexpr (kStaged) {
+        row.dz = task.dz_buffers + r * saved_size;
+      } else {
+        row.dz = dz;
+      }
+      for (int64_t block = 0; block < cut_.blocks; ++block) {
+        Cell::differentiate(Units{block * kLanes, lanes_at(size.hidden, block),
+                                  size.hidden},
+                            p_.relu, row);
+      }
+      if constexpr (kStaged) convert(row.dz, dz, saved_size);
+    }
+    for (int64_t panel = 0; panel < cut_.panels; ++panel) {
+      with_width(cut_.width(panel), [&](auto width) {
+        for_row_blocks(count, [&](auto rows, int64_t first) {
+          add_product<decltype(rows)::value, decltype(width)::value>(
+              panel, task.active + first);
+        });
+      });
+    }
+    for (int64_t i = 0; i < resets; ++i) {
+      const int64_t at = task.resets[i] * padded_;
+      move(task.dh + at, task.dh_reset + at);
+      if (Cell::kHasMemory) move(task.dc + at, task.dc_reset + at);
+    }
+  }
+
+  // The carry before a reset had no influence; the reset carry had.
+  void move(float* from, float* to) const {
+    for (int64_t i = 0; i < padded_; i += kLanes) {
+      store(to + i, load(to + i) + load(from + i));
+      store(from + i, Vec{});
+    }
+  }
+
+  const Backward& p_;
+  Host& host_;
+  const Cut cut_;
+  const int64_t padded_;  // hidden units, rounded up to whole vectors
+  const int64_t width_;   // columns of w_hh
+  float* w_hh_ = nullptr;
+  Schedule schedule_{};
+};
+
+template <class Cell>
+void run_backward(const Backward& problem, Host& host) {
+  if (problem.bfloat16) {
+    BackwardPass<Cell, BFloat16>(problem, host).run();
+  } else {
+    BackwardPass<Cell, float>(problem, host).run();
+  }
+}
+
+}  // namespace rnnjax::RNNJAX_ISA
+
+#endif  // RNNJAX_BACKWARD_H_

@@ -1,0 +1,377 @@
+// The forward pass of any of the cells.
+
+#ifndef RNNJAX_FORWARD_H_
+#define RNNJAX_FORWARD_H_
+
+#include "cells.h"
+#include "memory.h"
+#include "schedule.h"
+
+namespace rnnjax::RNNJAX_ISA {
+
+// Below this many rows a task multiplies the inputs of several steps at once,
+// because a register block of few rows is bound by reading the weights.
+inline constexpr int64_t kFewRows = 4;
+
+template <class Cell, class D>
+class ForwardPass {
+ public:
+  ForwardPass(const Forward& problem, Host& host)
+      : p_(problem),
+        host_(host),
+        cut_(problem.size.hidden, Cell::kUnitBlocks),
+        padded_(cut_.blocks * kLanes) {}
+
+  void run() {
+    pack();
+    const Sizes& size = p_.size;
+    const int64_t cost =
+        Cell::kGates * size.hidden * (size.input + size.hidden) +
+        24 * Cell::kSums * padded_;  // the activations
+    schedule_ = make_schedule(size, p_.mask, cost, host_);
+    host_.run(
+        schedule_.tasks,
+        [](void* self, int64_t task) {
+          static_cast<ForwardPass*>(self)->walk(task);
+        },
+        this);
+  }
+
+ private:
+  static constexpr bool kStaged = sizeof(D) != sizeof(float);
+
+  static const D* as(const void* buffer) {
+    return static_cast<const D*>(buffer);
+  }
+  static D* as(void* buffer) { return static_cast<D*>(buffer); }
+
+  // ---- weights ------------------------------------------------------------
+
+  void pack() {
+    const Sizes& size = p_.size;
+    const int64_t width = Cell::kGates * padded_;
+    w_ih_ = take<float>(host_, size.input * width);
+    w_hh_ = take<float>(host_, size.hidden * width);
+    bias_ = take<float>(host_, Cell::kSums * padded_);
+    const auto body = [](void* self, int64_t panel) {
+      static_cast<ForwardPass*>(self)->pack_panel(panel);
+    };
+    if ((size.input + size.hidden) * width >= kWorthDividedPacking) {
+      host_.run(cut_.panels, body, this);
+    } else {
+      for (int64_t panel = 0; panel < cut_.panels; ++panel) body(this, panel);
+    }
+  }
+
+  void pack_panel(int64_t panel) {
+    const Sizes& size = p_.size;
+    const int64_t stride = Cell::kGates * size.hidden;
+    const int64_t first = cut_.first(panel);
+    Columns input{}, hidden{};
+    input.vectors = hidden.vectors = cut_.width(panel) * Cell::kGates;
+    for (int v = 0; v < input.vectors; ++v) {
+      const int64_t block = first + (Cell::kGates == 1 ? v : 0);
+      const int gate = Cell::kGates == 1 ? 0 : v;
+      input.count[v] = hidden.count[v] = lanes_at(size.hidden, block);
+      input.column[v] =
+          Cell::kInputOrder[gate] * size.hidden + block * kLanes;
+      hidden.column[v] = gate * size.hidden + block * kLanes;
+    }
+    const int64_t offset = first * Cell::kGates * kLanes;
+    pack_columns(as(p_.w_ih), size.input, stride, input,
+                 w_ih_ + offset * size.input);
+    pack_columns(as(p_.w_hh), size.hidden, stride, hidden,
+                 w_hh_ + offset * size.hidden);
+    float* bias = bias_ + first * Cell::kSums * kLanes;
+    pack_columns(as(p_.bias), 1, stride, input, bias);
+    if (p_.bias_hn) {  // the GRU's fourth sum
+      hidden.vectors = 1;
+      pack_columns(as(p_.bias_hn), 1, size.hidden, hidden, bias + 3 * kLanes);
+    }
+  }
+
+  // ---- one register block -------------------------------------------------
+
+  // start = bias + x @ w_ih for R rows and one panel.
+  template <int R, int V>
+  __attribute__((noinline)) void project(int64_t panel, const float* const* x,
+                                         float* const* start) const {
+    constexpr int kSums = Cell::kSums == 1 ? V : Cell::kSums;
+    const int64_t first = cut_.first(panel);
+    const int64_t offset = first * Cell::kSums * kLanes;
+    const float *inputs[R], *bias[R];
+    float* outputs[R];
+    for (int r = 0; r < R; ++r) {
+      inputs[r] = x[r];
+      bias[r] = bias_ + offset;
+      outputs[r] = start[r] + offset;
+    }
+    Vec sums[R][kSums];
+    load_sums(sums, bias);
+    accumulate<Cell::kInputFirst, V>(
+        sums, inputs, w_ih_ + first * Cell::kGates * kLanes * p_.size.input,
+        p_.size.input);
+    store_sums(sums, outputs);
+  }
+
+  // One step of R rows for one panel of hidden units.
+  template <int R, int V>
+  __attribute__((noinline)) void step(int64_t panel, int64_t input_size,
+                                      const ForwardRow<D>* rows) const {
+    constexpr int kSums = Cell::kSums == 1 ? V : Cell::kSums;
+    const int64_t first = cut_.first(panel);
+    const int64_t hidden = p_.size.hidden;
+    const int64_t offset = first * Cell::kGates * kLanes;
+    alignas(64) float results[R][kSums * kLanes];
+    const float *x[R], *h[R], *start[R];
+    float* outputs[R];
+    for (int r = 0; r < R; ++r) {
+      x[r] = rows[r].x;
+      h[r] = rows[r].h;
+      start[r] = rows[r].start + first * Cell::kSums * kLanes;
+      outputs[r] = results[r];
+    }
+    Vec sums[R][kSums];
+    load_sums(sums, start);
+    accumulate<Cell::kInputFirst, V>(sums, x, w_ih_ + offset * p_.size.input,
+                                     input_size);
+    accumulate<Cell::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden, hidden);
+    store_sums(sums, outputs);
+    for (int r = 0; r < R; ++r) {
+      for (int block = 0; block < kSums / Cell::kSums; ++block) {
+        const Units units{(first + block) * kLanes,
+                          lanes_at(hidden, first + block), hidden};
+        Cell::finish(results[r] + block * Cell::kSums * kLanes, units, p_.relu,
+                     rows[r]);
+      }
+    }
+  }
+
+  // ---- one task -----------------------------------------------------------
+
+  // The state of the rows of one task between steps.
+  struct Task {
+    int64_t count;
+    const int64_t* rows;
+    const float** h;    // the carry each row stands at
+    float* c;           // (count, padded)
+    float* h_buffers;   // (count, 2, padded): carries, where D is not float
+    float* x_buffers;   // (count, input): inputs, where D is not float
+    float* starts;      // (chunk, count, kSums, padded), with few rows
+    int64_t chunk;      // steps projected at once; 0 when not done
+    ForwardRow<D>* active;
+    const float** project_x;
+    float** project_start;
+  };
+
+  bool valid(int64_t step) const { return !p_.mask || p_.mask[step]; }
+
+  // A place for the new carry of row r that its present one does not occupy.
+  float* spare(const Task& task, int64_t r) const {
+    float* both = task.h_buffers + 2 * r * padded_;
+    return task.h[r] == both ? both + padded_ : both;
+  }
+
+  const float* carry_at(Task& task, int64_t r, const void* buffer) const {
+    const D* row = as(buffer) + task.rows[r] * p_.size.hidden;
+    if constexpr (kStaged) {
+      float* target = spare(task, r);
+      convert(row, target, p_.size.hidden);
+      return target;
+    } else {
+      return row;
+    }
+  }
+
+  void set_carry(Task& task, int64_t r, const void* c, const void* h) const {
+    task.h[r] = carry_at(task, r, h);
+    if constexpr (Cell::kHasMemory) {
+      convert(as(c) + task.rows[r] * p_.size.hidden, task.c + r * padded_,
+              p_.size.hidden);
+    }
+  }
+
+  void walk(int64_t index) {
+    const Sizes& size = p_.size;
+    Task task{};
+    task.rows = schedule_.order + schedule_.start[index];
+    task.count = schedule_.start[index + 1] - schedule_.start[index];
+    task.h = take<const float*>(host_, task.count);
+    task.active = take<ForwardRow<D>>(host_, task.count);
+    if (Cell::kHasMemory) {
+      task.c = take<float>(host_, task.count * padded_);
+      std::memset(task.c, 0, sizeof(float) * task.count * padded_);
+    }
+    if (kStaged) {
+      task.h_buffers = take<float>(host_, 2 * task.count * padded_);
+      task.x_buffers = take<float>(host_, task.count * size.input);
+    }
+    if (task.count <= kFewRows && size.time > 1) prepare_chunks(task);
+    for (int64_t r = 0; r < task.count; ++r) {
+      task.h[r] = nullptr;
+      set_carry(task, r, p_.c0, p_.h0);
+    }
+    for (int64_t t = 0; t < size.time; ++t) {
+      if (task.chunk && t % task.chunk == 0) project_chunk(task, t);
+      const int64_t count = gather(task, t);
+      for (int64_t panel = 0; panel < cut_.panels; ++panel) {
+        with_width(Cell::kGates == 1 ? cut_.width(panel) : Cell::kGates,
+                   [&](auto width) {
+                     step_panel<decltype(width)::value>(task, panel, count);
+                   });
+      }
+    }
+    for (int64_t r = 0; r < task.count; ++r) {
+      const int64_t row = task.rows[r] * size.hidden;
+      convert(task.h[r], as(p_.h_last) + row, size.hidden);
+      if constexpr (Cell::kHasMemory) {
+        convert(task.c + r * padded_, as(p_.c_last) + row, size.hidden);
+      }
+    }
+  }
+
+  template <int V>
+  void step_panel(const Task& task, int64_t panel, int64_t count) const {
+    if constexpr (Cell::kGates == 1 || V == Cell::kGates) {
+      const int64_t input_size = task.chunk ? 0 : p_.size.input;
+      for_row_blocks(count, [&](auto rows, int64_t first) {
+        step<decltype(rows)::value, V>(panel, input_size, task.active + first);
+      });
+    }
+  }
+
+  // Lists the rows that take a step at time t, and moves the others on.
+  int64_t gather(Task& task, int64_t t) const {
+    const Sizes& size = p_.size;
+    int64_t count = 0;
+    for (int64_t r = 0; r < task.count; ++r) {
+      const int64_t step = task.rows[r] * size.time + t;
+      D* ys = as(p_.ys) + step * size.hidden;
+      if (!valid(step)) {
+        hold(step, ys);
+        continue;
+      }
+      if (p_.reset && p_.reset[step]) {
+        set_carry(task, r, p_.c_reset, p_.h_reset);
+      }
+      ForwardRow<D>& row = task.active[count++];
+      row = {};
+      row.h = task.h[r];
+      row.start = bias_;
+      const D* x = as(p_.xs) + step * size.input;
+      if (task.chunk) {
+        row.start = task.starts + (t % task.chunk * task.count + r) *
+                                      Cell::kSums * padded_;
+      } else if constexpr (kStaged) {
+        float* copy = task.x_buffers + r * size.input;
+        convert(x, copy, size.input);
+        row.x = copy;
+      } else {
+        row.x = x;
+      }
+      if constexpr (Cell::kHasMemory) row.c = task.c + r * padded_;
+      if constexpr (kStaged) {
+        row.h_new = spare(task, r);
+        row.ys = ys;
+      } else {
+        row.h_new = ys;
+      }
+      if (p_.saved) {
+        row.saved = as(p_.saved) + step * Cell::kSaved * size.hidden;
+        convert(row.h, as(p_.h_prev) + step * size.hidden, size.hidden);
+        if constexpr (Cell::kHasMemory) {
+          row.c_prev = as(p_.c_prev) + step * size.hidden;
+        }
+      }
+      task.h[r] = row.h_new;
+    }
+    return count;
+  }
+
+  // A masked step: the output is zero, and what is saved is finite.
+  void hold(int64_t step, D* ys) const {
+    const int64_t hidden = p_.size.hidden;
+    const size_t bytes = sizeof(D) * hidden;
+    std::memset(ys, 0, bytes);
+    if (!p_.saved) return;
+    std::memset(as(p_.saved) + step * Cell::kSaved * hidden, 0,
+                Cell::kSaved * bytes);
+    std::memset(as(p_.h_prev) + step * hidden, 0, bytes);
+    if (Cell::kHasMemory) {
+      std::memset(as(p_.c_prev) + step * hidden, 0, bytes);
+    }
+  }
+
+  // ---- inputs ahead of time -----------------------------------------------
+
+  void prepare_chunks(Task& task) const {
+    // As many steps as fit in a part of the second-level cache.
+    const int64_t step_bytes =
+        task.count * Cell::kSums * padded_ * sizeof(float);
+    int64_t chunk = (128 << 10) / step_bytes;
+    chunk = chunk < 12 ? 12 : chunk > 96 ? 96 : chunk;
+    task.chunk = chunk < p_.size.time ? chunk : p_.size.time;
+    const int64_t rows = task.chunk * task.count;
+    task.starts = take<float>(host_, rows * Cell::kSums * padded_);
+    task.project_x = take<const float*>(host_, rows);
+    task.project_start = take<float*>(host_, rows);
+    if (kStaged) task.x_buffers = take<float>(host_, rows * p_.size.input);
+  }
+
+  void project_chunk(const Task& task, int64_t t) const {
+    const Sizes& size = p_.size;
+    const int64_t end = t + task.chunk < size.time ? t + task.chunk : size.time;
+    int64_t count = 0;
+    for (int64_t s = t; s < end; ++s) {
+      for (int64_t r = 0; r < task.count; ++r) {
+        const int64_t step = task.rows[r] * size.time + s;
+        if (!valid(step)) continue;
+        const D* x = as(p_.xs) + step * size.input;
+        if constexpr (kStaged) {
+          float* copy = task.x_buffers + count * size.input;
+          convert(x, copy, size.input);
+          task.project_x[count] = copy;
+        } else {
+          task.project_x[count] = x;
+        }
+        task.project_start[count++] =
+            task.starts + ((s - t) * task.count + r) * Cell::kSums * padded_;
+      }
+    }
+    for (int64_t panel = 0; panel < cut_.panels; ++panel) {
+      with_width(Cell::kGates == 1 ? cut_.width(panel) : Cell::kGates,
+                 [&](auto width) {
+                   constexpr int V = decltype(width)::value;
+                   if constexpr (Cell::kGates == 1 || V == Cell::kGates) {
+                     for_row_blocks(count, [&](auto rows, int64_t first) {
+                       project<decltype(rows)::value, V>(
+                           panel, task.project_x + first,
+                           task.project_start + first);
+                     });
+                   }
+                 });
+    }
+  }
+
+  const Forward& p_;
+  Host& host_;
+  const Cut cut_;
+  const int64_t padded_;  // hidden units, rounded up to whole vectors
+  float* w_ih_ = nullptr;
+  float* w_hh_ = nullptr;
+  float* bias_ = nullptr;
+  Schedule schedule_{};
+};
+
+template <class Cell>
+void run_forward(const Forward& problem, Host& host) {
+  if (problem.bfloat16) {
+    ForwardPass<Cell, BFloat16>(problem, host).run();
+  } else {
+    ForwardPass<Cell, float>(problem, host).run();
+  }
+}
+
+}  // namespace rnnjax::RNNJAX_ISA
+
+#endif  // RNNJAX_FORWARD_H_

@@ -1,0 +1,169 @@
+// Packed weights and the register block that multiplies with them.
+//
+// A weight matrix is cut into panels of at most four vectors of columns, each
+// stored as [k][vector][lane]: one pass over a panel is one stream of memory.
+// The register block holds `R` rows of the batch times the panel's vectors.
+// Products are always added in the order of k, whatever R is, so a row's
+// result does not depend on which rows it was computed with.
+
+#ifndef RNNJAX_PANEL_H_
+#define RNNJAX_PANEL_H_
+
+#include "problem.h"
+#include "vector.h"
+
+namespace rnnjax::RNNJAX_ISA {
+
+// Rows of a register block: 24 accumulators leave room for four weights and
+// the broadcast input among 32 registers, 12 do among 16.
+inline constexpr int kRows = kManyRegisters ? 6 : 3;
+inline constexpr int kVectors = 4;
+
+inline int64_t blocks_of(int64_t hidden) {
+  return (hidden + kLanes - 1) / kLanes;
+}
+
+inline int lanes_at(int64_t hidden, int64_t block) {
+  const int64_t left = hidden - block * kLanes;
+  return left < kLanes ? static_cast<int>(left) : kLanes;
+}
+
+// How the hidden units are cut: in blocks of kLanes, `blocks` in all, which
+// form panels of `wide` blocks at most, as equal as they can be.
+struct Cut {
+  int64_t hidden, blocks, panels;
+
+  Cut(int64_t hidden, int wide)
+      : hidden(hidden),
+        blocks(blocks_of(hidden)),
+        panels((blocks + wide - 1) / wide) {}
+
+  int64_t first(int64_t panel) const { return panel * blocks / panels; }
+  int width(int64_t panel) const {
+    return static_cast<int>(first(panel + 1) - first(panel));
+  }
+};
+
+// Where the vectors of one panel come from: vector v is `count[v]` columns
+// of the matrix from `column[v]` on.
+struct Columns {
+  int vectors;
+  int64_t column[kVectors];
+  int count[kVectors];
+};
+
+template <class D>
+void pack_columns(const D* matrix, int64_t rows, int64_t stride,
+                  const Columns& from, float* packed) {
+  for (int64_t k = 0; k < rows; ++k) {
+    const D* row = matrix + k * stride;
+    for (int v = 0; v < from.vectors; ++v, packed += kLanes) {
+      store(packed, load(row + from.column[v], from.count[v]));
+    }
+  }
+}
+
+// The same for the transposed matrix, whose columns are the matrix's rows.
+template <class D>
+void pack_rows(const D* matrix, int64_t columns, const Columns& from,
+               float* packed) {
+  for (int v = 0; v < from.vectors; ++v) {
+    const D* source = matrix + from.column[v] * columns;
+    for (int64_t k = 0; k < columns; ++k) {
+      float* target = packed + (k * from.vectors + v) * kLanes;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        target[lane] = lane < from.count[v]
+                           ? to_float(source[lane * columns + k])
+                           : 0.0f;
+      }
+    }
+  }
+}
+
+// sums[r][First + v] += sum over k of inputs[r][k] * panel[k][v].
+template <int First, int V, int R, int A>
+RNNJAX_INLINE void accumulate(Vec (&sums)[R][A], const float* const (&inputs)[R],
+                              const float* panel, int64_t count) {
+  static_assert(First + V <= A);
+  for (int64_t k = 0; k < count; ++k, panel += V * kLanes) {
+    if constexpr (kManyRegisters) {
+      Vec weights[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) weights[v] = load(panel + v * kLanes);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const Vec input = splat(inputs[r][k]);
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) sums[r][First + v] += input * weights[v];
+      }
+    } else {
+      Vec input[R];
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) input[r] = splat(inputs[r][k]);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        const Vec weight = load(panel + v * kLanes);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r) sums[r][First + v] += input[r] * weight;
+      }
+    }
+  }
+}
+
+// The sums of a register block live in registers only if every index into them
+// is a constant: all loops over them are unrolled, here and below.
+template <int R, int A>
+RNNJAX_INLINE void load_sums(Vec (&sums)[R][A], const float* const (&from)[R]) {
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int a = 0; a < A; ++a) sums[r][a] = load(from[r] + a * kLanes);
+  }
+}
+
+template <int R, int A>
+RNNJAX_INLINE void store_sums(const Vec (&sums)[R][A], float* const (&to)[R]) {
+#pragma GCC unroll 6
+  for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+    for (int a = 0; a < A; ++a) store(to[r] + a * kLanes, sums[r][a]);
+  }
+}
+
+// A number known to the compiler, as an argument.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
+// Calls body(Constant<R>, first row) for blocks of at most kRows rows, as
+// equal as they can be.
+template <class Body>
+RNNJAX_INLINE void for_row_blocks(int64_t count, const Body& body) {
+  const int64_t blocks = (count + kRows - 1) / kRows;
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t first = block * count / blocks;
+    const int64_t rows = (block + 1) * count / blocks - first;
+    if (rows == 1) body(Constant<1>{}, first);
+    if (rows == 2) body(Constant<2>{}, first);
+    if (rows == 3) body(Constant<3>{}, first);
+    if constexpr (kRows > 3) {
+      if (rows == 4) body(Constant<4>{}, first);
+      if (rows == 5) body(Constant<5>{}, first);
+      if (rows == 6) body(Constant<6>{}, first);
+    }
+  }
+}
+
+// Calls body(Constant<V>) for a panel of that many vectors.
+template <class Body>
+RNNJAX_INLINE void with_width(int vectors, const Body& body) {
+  if (vectors == 1) body(Constant<1>{});
+  if (vectors == 2) body(Constant<2>{});
+  if (vectors == 3) body(Constant<3>{});
+  if (vectors == 4) body(Constant<4>{});
+}
+
+}  // namespace rnnjax::RNNJAX_ISA
+
+#endif  // RNNJAX_PANEL_H_

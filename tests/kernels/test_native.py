@@ -1,0 +1,458 @@
+"""Laws of the compiled CPU kernels, each against a float64 scan."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rnnjax.kernels import native
+
+from . import reference
+from .reference import GATES
+
+pytestmark = pytest.mark.skipif(
+    not native.available(), reason=f"no native kernels: {native.reason()}"
+)
+
+CELLS = ("lstm", "gru", "elman", "elman_relu")
+SAVED = {"lstm": 4, "gru": 4, "elman": 1, "elman_relu": 1}
+
+# (batch, time, input, hidden): one of everything, sizes around the widths of
+# vectors (4, 8, 16) and register blocks (3, 6 rows; 4 vectors), both traversals
+# (few rows and many), and enough work for two threads.
+SHAPES = [
+    (1, 1, 1, 1),
+    (1, 7, 3, 5),
+    (2, 5, 1, 16),
+    (3, 4, 7, 17),
+    (4, 130, 5, 8),
+    (5, 3, 2, 30),
+    (6, 2, 16, 31),
+    (7, 3, 33, 64),
+    (8, 2, 4, 65),
+    (13, 2, 3, 100),
+    (1, 3, 257, 300),
+    (20, 35, 50, 72),
+    (3, 2, 1024, 512),
+    (2, 2, 9, 1024),
+]
+SIGNALS = ["plain", "mask", "reset", "mask+reset"]
+
+
+class Problem:
+    """Random weights, inputs and signals for one cell and shape."""
+
+    def __init__(self, cell, shape, signals="plain", seed=0, dtype=np.float32):
+        batch, time, inputs, hidden = shape
+        random = np.random.default_rng(seed)
+
+        def normal(*dims, scale=1.0):
+            values = random.normal(size=dims) * scale
+            return np.asarray(jnp.asarray(values, dtype))
+
+        width = GATES[cell] * hidden
+        self.cell, self.shape, self.dtype = cell, shape, dtype
+        self.weights = {
+            "w_ih": normal(inputs, width, scale=inputs**-0.5),
+            "w_hh": normal(hidden, width, scale=hidden**-0.5),
+            "b": normal(width, scale=0.3),
+        }
+        if cell == "gru":
+            self.weights["b_hn"] = normal(hidden, scale=0.3)
+        carries = 2 if cell == "lstm" else 1
+        self.carry = tuple(normal(batch, hidden) for _ in range(carries))
+        self.reset_carry = tuple(normal(batch, hidden) for _ in range(carries))
+        self.xs = normal(batch, time, inputs)
+        self.dys = normal(batch, time, hidden)
+        self.d_last = tuple(normal(batch, hidden) for _ in range(carries))
+        self.mask = random.random((batch, time)) < 0.7 if "mask" in signals else None
+        self.reset = random.random((batch, time)) < 0.3 if "reset" in signals else None
+
+    @property
+    def attributes(self):
+        return (
+            {} if self.cell in ("lstm", "gru") else {"relu": self.cell == "elman_relu"}
+        )
+
+    @property
+    def target(self):
+        return f"rnnjax_{self.cell.removesuffix('_relu')}"
+
+    def signals(self):
+        nothing = np.zeros((0,), bool)
+        return (
+            nothing if self.mask is None else self.mask,
+            nothing if self.reset is None else self.reset,
+        )
+
+    def forward_arguments(self):
+        absent = tuple(np.zeros((0,), self.dtype) for _ in self.carry)
+        resets = absent if self.reset is None else self.reset_carry
+        return (self.xs, *self.weights.values(), *self.carry, *self.signals(), *resets)
+
+    def forward_results(self, residuals):
+        batch, time, _, hidden = self.shape
+        shapes = [(batch, time, hidden)] + [(batch, hidden)] * len(self.carry)
+        if residuals:
+            shapes.append((batch, time, SAVED[self.cell] * hidden))
+            shapes += [(batch, time, hidden)] * len(self.carry)
+        return [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes]
+
+    def forward(self, residuals=False):
+        native.register()
+        name = f"{self.target}_forward" + ("_residuals" if residuals else "")
+        call = jax.ffi.ffi_call(name, self.forward_results(residuals))
+        return jax.jit(lambda *a: call(*a, **self.attributes))(
+            *self.forward_arguments()
+        )
+
+    def backward_arguments(self, residuals):
+        saved, *previous = residuals
+        kept = {"lstm": previous[:1], "gru": previous}.get(self.cell, [])
+        return (
+            saved,
+            *kept,
+            self.weights["w_hh"],
+            *self.signals(),
+            self.dys,
+            *self.d_last,
+        )
+
+    def backward(self, residuals):
+        native.register()
+        batch, time, _, hidden = self.shape
+        reset = [(batch, hidden) if self.reset is not None else (0,)]
+        shapes = [(batch, time, SAVED[self.cell] * hidden)]
+        shapes += [(batch, hidden)] * len(self.carry) + reset * len(self.carry)
+        call = jax.ffi.ffi_call(
+            f"{self.target}_backward",
+            [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes],
+        )
+        return jax.jit(lambda *a: call(*a, **self.attributes))(
+            *self.backward_arguments(residuals)
+        )
+
+    def in_float64(self):
+        """Weights, carries, inputs and signals, as the reference takes them."""
+        batch, time, *_ = self.shape
+        mask = np.ones((batch, time), bool) if self.mask is None else self.mask
+        reset = np.zeros((batch, time), bool) if self.reset is None else self.reset
+        arrays = (self.weights, self.carry, self.reset_carry, self.xs)
+        return (*jax.tree.map(np.float64, arrays), mask, reset)
+
+    def expected(self):
+        """Outputs, last carry and gradients of the reference."""
+        weights, carry, reset_carry, xs, mask, reset = self.in_float64()
+        ys, last, tape = reference.unroll(
+            self.cell, weights, carry, reset_carry, xs, mask, reset
+        )
+        dys, d_last = jax.tree.map(np.float64, (self.dys, self.d_last))
+        return (ys, last), reference.gradients(
+            self.cell, weights, tape, mask, reset, dys, d_last
+        )
+
+    def weight_gradients(self, dz, h_prev):
+        """The products over time and batch that follow the backward kernel."""
+        hidden = self.shape[-1]
+        dz, h_prev = np.float64(dz), np.float64(h_prev)
+        if self.cell == "gru":
+            to_input = np.concatenate(
+                [dz[..., hidden : 3 * hidden], dz[..., :hidden]], axis=-1
+            )
+            to_hidden = dz[..., hidden:]
+        else:
+            to_input = to_hidden = dz
+        xs = np.float64(self.xs)
+        if self.mask is not None:
+            xs = np.where(self.mask[..., None], xs, 0)
+        gradients = {
+            "w_ih": np.einsum("bti,btg->ig", xs, to_input),
+            "w_hh": np.einsum("bth,btg->hg", h_prev, to_hidden),
+            "b": to_input.sum((0, 1)),
+        }
+        if self.cell == "gru":
+            gradients["b_hn"] = dz[..., 3 * hidden :].sum((0, 1))
+        return gradients
+
+
+def assert_close(actual, expected, tolerance):
+    """Within the tolerance of the largest value, as errors of sums are."""
+    expected = np.asarray(expected, np.float64)
+    scale = np.max(np.abs(expected), initial=1e-30)
+    error = np.max(np.abs(np.float64(actual) - expected), initial=0) / scale
+    assert error <= tolerance, f"relative error {error:.2e} above {tolerance:.0e}"
+
+
+@pytest.fixture(params=["avx512", "avx2", "portable"])
+def instruction_set(request):
+    library = native._load().library
+    assert library is not None
+    if library.rnnjax_use(request.param.encode()) is None:
+        pytest.skip(f"this machine has no {request.param}")
+    yield request.param
+    library.rnnjax_use(None)
+
+
+def check_values_and_gradients(problem, tolerance):
+    (ys, last), (d_weights, d_carry, d_reset) = problem.expected()
+    carries = len(problem.carry)
+    plain = problem.forward()
+    results = problem.forward(residuals=True)
+    for a, b in zip(plain, results, strict=False):
+        np.testing.assert_array_equal(np.float32(a), np.float32(b))
+    assert_close(results[0], ys, tolerance)
+    for actual, expected in zip(results[1 : 1 + carries], last, strict=True):
+        assert_close(actual, expected, tolerance)
+
+    residuals = results[1 + carries :]
+    assert all(np.isfinite(np.float32(a)).all() for a in residuals)
+    dz, *others = problem.backward(residuals)
+    for actual, expected in zip(others[:carries], d_carry, strict=True):
+        assert_close(actual, expected, tolerance)
+    if problem.reset is None:
+        assert all(a.shape == (0,) for a in others[carries:])
+    else:
+        for actual, expected in zip(others[carries:], d_reset, strict=True):
+            assert_close(actual, expected, tolerance)
+    if problem.mask is not None:
+        assert not np.float32(dz)[~problem.mask].any()
+    actual = problem.weight_gradients(dz, residuals[-1])
+    for name, expected in d_weights.items():
+        assert_close(actual[name], expected, tolerance)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gradient_of_the_reference_is_its_slope(cell):
+    problem = Problem(cell, (3, 5, 4, 6), "mask+reset")
+    weights, carry, reset_carry, xs, mask, reset = problem.in_float64()
+    dys, d_last = jax.tree.map(np.float64, (problem.dys, problem.d_last))
+
+    def loss(parameters):
+        ys, last, _ = reference.unroll(cell, *parameters, xs, mask, reset)
+        return np.sum(ys * dys) + sum(map(np.sum, map(np.multiply, last, d_last)))
+
+    parameters = (weights, carry, reset_carry)
+    random = np.random.default_rng(1)
+    direction = jax.tree.map(lambda a: random.normal(size=a.shape), parameters)
+    moved = [
+        jax.tree.map(lambda a, d, e=e: a + e * d, parameters, direction)
+        for e in (1e-5, -1e-5)
+    ]
+    slope = (loss(moved[0]) - loss(moved[1])) / 2e-5
+    products = jax.tree.map(np.vdot, problem.expected()[1], direction)
+    np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-7)
+
+
+@pytest.mark.parametrize("signals", SIGNALS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_equals_float64_scan(cell, shape, signals):
+    check_values_and_gradients(Problem(cell, shape, signals), 1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES[:10], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_instruction_set_equals_float64_scan(instruction_set, cell, shape):
+    check_values_and_gradients(Problem(cell, shape, "mask+reset"), 1e-5)
+
+
+@pytest.mark.parametrize("signals", SIGNALS)
+@pytest.mark.parametrize("shape", SHAPES[1:12], ids=str)
+@pytest.mark.parametrize("cell", CELLS)
+def test_bfloat16_is_rounded_at_each_store(cell, shape, signals):
+    # One store rounds to 2^-9; dz passes through rounded residuals. A single unit
+    # is left out: where 1 - z is small, nothing averages what z lost.
+    check_values_and_gradients(Problem(cell, shape, signals, dtype=jnp.bfloat16), 2e-2)
+    problem = Problem(cell, shape, signals, dtype=jnp.bfloat16)
+    assert_close(problem.forward()[0], problem.expected()[0][0], 2**-8)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_row_does_not_depend_on_its_batch(cell, dtype):
+    # Rows are divided over threads, and rows and steps over register blocks:
+    # equal bits whatever the division, and so whatever the number of threads.
+    shape = (23, 9, 40, 70)
+    batch = Problem(cell, shape, "mask+reset", dtype=dtype)
+    together = batch.forward(residuals=True)
+    gradients = batch.backward(together[1 + len(batch.carry) :])
+    for row in range(shape[0]):
+        single = Problem(cell, shape, "mask+reset", dtype=dtype)
+        rows = slice(row, row + 1)
+        single.shape = (1, *shape[1:])
+        for name in ("xs", "dys", "mask", "reset"):
+            setattr(single, name, getattr(batch, name)[rows])
+        for name in ("carry", "reset_carry", "d_last"):
+            setattr(single, name, tuple(a[rows] for a in getattr(batch, name)))
+        alone = single.forward(residuals=True)
+        alone_gradients = single.backward(alone[1 + len(batch.carry) :])
+        for a, b in zip(
+            (*together, *gradients), (*alone, *alone_gradients), strict=True
+        ):
+            np.testing.assert_array_equal(
+                np.float32(a)[rows], np.float32(b), strict=True
+            )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_is_inert_even_if_it_holds_nan(cell):
+    clean = Problem(cell, (9, 12, 10, 40), "mask+reset")
+    dirty = Problem(cell, (9, 12, 10, 40), "mask+reset")
+    assert clean.mask is not None
+    dirty.xs = np.where(clean.mask[..., None], clean.xs, np.nan)
+    dirty.dys = np.where(clean.mask[..., None], clean.dys, np.nan)
+    results, dirty_results = clean.forward(True), dirty.forward(True)
+    residuals = slice(1 + len(clean.carry), None)
+    gradients = clean.backward(results[residuals])
+    dirty_gradients = dirty.backward(dirty_results[residuals])
+    for a, b in zip(
+        (*results, *gradients), (*dirty_results, *dirty_gradients), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("time", [0, 6])
+def test_a_sequence_without_valid_steps_is_the_identity(cell, time):
+    problem = Problem(cell, (3, time, 4, 20), "mask+reset")
+    problem.mask = np.zeros((3, time), bool)
+    results = problem.forward(residuals=True)
+    carries = len(problem.carry)
+    np.testing.assert_array_equal(results[0], 0)
+    for actual, expected in zip(results[1 : 1 + carries], problem.carry, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    dz, *others = problem.backward(results[1 + carries :])
+    np.testing.assert_array_equal(dz, 0)
+    for actual, expected in zip(others[:carries], problem.d_last, strict=True):
+        np.testing.assert_array_equal(actual, expected)
+    for actual in others[carries:]:
+        np.testing.assert_array_equal(actual, 0)
+
+
+def activations(x):
+    """(sigmoid(x), tanh(x)) as an LSTM computes them, one unit per value."""
+    problem = Problem("lstm", (1, 1, 1, x.size))
+    zeros = np.zeros(x.size, np.float32)
+    problem.xs = np.ones((1, 1, 1), np.float32)
+    problem.weights = {
+        "w_ih": np.concatenate([x, x, x, x])[None],
+        "w_hh": np.zeros((x.size, 4 * x.size), np.float32),
+        "b": np.zeros(4 * x.size, np.float32),
+    }
+    problem.carry = (zeros[None], zeros[None])
+    saved = np.asarray(problem.forward(residuals=True)[3]).reshape(4, x.size)
+    return saved[0], saved[2]
+
+
+def test_activations_are_accurate_to_a_few_units_in_the_last_place(instruction_set):
+    small = np.geomspace(1e-6, 1, 400)
+    x = np.float32(np.concatenate([-small, small, np.linspace(-80, 80, 400)]))
+    sigmoid, tanh = activations(x)
+    exact = np.float64(x)
+    np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-exact)), rtol=5e-7)
+    np.testing.assert_allclose(tanh, np.tanh(exact), rtol=5e-7)
+
+
+def test_activations_at_infinity_and_nan(instruction_set):
+    x = np.float32([np.inf, -np.inf, 1e30, -1e30, np.nan, 0.0])
+    sigmoid, tanh = activations(x)
+    np.testing.assert_allclose(sigmoid, [1, 0, 1, 0, np.nan, 0.5], atol=1e-37)
+    np.testing.assert_array_equal(tanh, np.float32([1, -1, 1, -1, np.nan, 0]))
+
+
+WRONG = [
+    ("xs", 0, (2, 3), "three dimensions"),
+    ("w_ih", 1, (4, 28), r"w_ih has shape \(4, 28\), expected \(4, 32\)"),
+    ("w_hh", 2, (7, 32), r"expected \(8, 32\)"),
+    ("b", 3, (31,), r"b has shape \(31,\), expected \(32,\)"),
+    ("c0", 4, (3, 8), r"c0 has shape \(3, 8\), expected \(2, 8\)"),
+    ("h0", 5, (1, 8), r"h0 has shape \(1, 8\), expected \(2, 8\)"),
+    ("h0", 5, (), "h0 is a scalar"),
+    ("mask", 6, (2, 4), r"mask has shape \(2, 4\), expected \(2, 3\)"),
+    ("reset", 7, (3, 2), r"reset has shape \(3, 2\), expected \(2, 3\)"),
+    ("c_reset", 8, (2, 8), r"expected \(0,\) because reset is absent"),
+]
+
+
+@pytest.mark.parametrize(("name", "position", "shape", "message"), WRONG)
+def test_a_wrong_shape_is_an_error(name, position, shape, message):
+    del name
+    problem = Problem("lstm", (2, 3, 4, 8))
+    arguments = list(problem.forward_arguments())
+    arguments[position] = np.zeros(shape, arguments[position].dtype)
+    native.register()
+    call = jax.ffi.ffi_call("rnnjax_lstm_forward", problem.forward_results(False))
+    with pytest.raises(Exception, match=f"rnnjax_lstm_forward: .*{message}"):
+        jax.block_until_ready(call(*arguments))
+
+
+def test_a_wrong_dtype_count_or_result_is_an_error():
+    problem = Problem("lstm", (2, 3, 4, 8))
+    arguments, results = problem.forward_arguments(), problem.forward_results(False)
+    native.register()
+
+    def call(arguments, results):
+        target = "rnnjax_lstm_forward"
+        jax.block_until_ready(jax.ffi.ffi_call(target, results)(*arguments))
+
+    halves = [jnp.asarray(arguments[0], jnp.float16), *arguments[1:]]
+    with pytest.raises(Exception, match=r"xs is float16, expected float32 or bfloat16"):
+        call(halves, results)
+    mixed = [arguments[0], jnp.asarray(arguments[1], jnp.bfloat16), *arguments[2:]]
+    with pytest.raises(Exception, match=r"w_ih is bfloat16, expected float32"):
+        call(mixed, results)
+    numbers = [*arguments[:6], np.ones((2, 3), np.float32), *arguments[7:]]
+    with pytest.raises(Exception, match=r"mask is float32, expected bool"):
+        call(numbers, results)
+    with pytest.raises(Exception, match=r"got 9 arguments, expected 10"):
+        call(arguments[:-1], results)
+    with pytest.raises(Exception, match=r"got 2 results, expected 3"):
+        call(arguments, results[:-1])
+    small = [jax.ShapeDtypeStruct((2, 3, 7), np.float32), *results[1:]]
+    with pytest.raises(Exception, match=r"ys has shape \(2, 3, 7\), expected"):
+        call(arguments, small)
+
+
+def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
+    problem = Problem("lstm", (16, 40, 32, 64))
+    call = jax.ffi.ffi_call("rnnjax_lstm_forward", problem.forward_results(False))
+    native.register()
+    run = jax.jit(call)
+    arguments = [jnp.asarray(a) for a in problem.forward_arguments()]
+    expected = np.asarray(run(*arguments)[0])
+    with ThreadPoolExecutor(8) as pool:
+        results = list(
+            pool.map(lambda _: np.asarray(run(*arguments)[0]), range(200), timeout=120)
+        )
+    assert all(np.array_equal(result, expected) for result in results)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "available", "reason"),
+    [
+        ("RNNJAX_KERNELS", "reference", False, "turned off by RNNJAX_KERNELS"),
+        ("RNNJAX_ISA", "portable", True, "portable"),
+        ("RNNJAX_ISA", "vax", False, "no RNNJAX_ISA=vax"),
+    ],
+)
+def test_environment_variables(variable, value, available, reason):
+    program = (
+        "from rnnjax.kernels import native; print(native.available(), native.reason())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, variable: value},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.startswith(f"{available} ")
+    assert reason in result.stdout
+    assert result.stderr == ""
