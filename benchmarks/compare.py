@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "idle": machine.idle_check(),
         "versions": {},
+        "about": {},
         "missing": {},
         "cases": [],
     }
@@ -136,6 +137,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}; expected 1 or more")
+    if options.quick and options.update_docs:
+        parser.error("--quick measures nothing; leave it out with --update-docs")
     return options
 
 
@@ -162,6 +165,7 @@ def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
             processes.stop(workers.pop(peer))
         else:
             results["versions"][peer] = greeting["versions"]
+            results["about"][peer] = greeting["about"]
 
 
 def _measure(

@@ -49,6 +49,12 @@ def heading(results: dict[str, Any]) -> list[str]:
         )
         if others + steal > BUSY:
             lines.append("The machine was not idle: these times say little.")
+    for peer, about in results["about"].items():
+        lines += [f"{peer}: {' '.join(about.split())}"] if about else []
+    if results["quick"]:
+        lines.append(
+            "Quick: small sizes, which show that all runs and measure nothing."
+        )
     lines += [f"{peer}: not here, {why}" for peer, why in results["missing"].items()]
     return lines
 
@@ -107,7 +113,7 @@ def markdown(results: dict[str, Any]) -> str:
             table = _time_table(results, chosen, 1e3)
             parts.append(f"### {title.capitalize()}, milliseconds\n\n{table}")
     parts += _other_tables(results)
-    parts.append(_left_out(results))
+    parts += [_left_out(results), _disturbed(results)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -181,6 +187,16 @@ def _left_out(results: dict[str, Any]) -> str:
     return "Left out:\n\n" + "\n".join(lines) if lines else ""
 
 
+def _disturbed(results: dict[str, Any]) -> str:
+    busy = {
+        entry["name"]: entry["others"]["others"]
+        for entry in results["cases"]
+        if entry["others"].get("others", 0) > BUSY
+    }
+    rows = ", ".join(f"{name} ({share:.0%})" for name, share in busy.items())
+    return f"Other programs took cores during: {rows}." if busy else ""
+
+
 def _everything(results: dict[str, Any]) -> str:
     """Each measurement in a row of its own."""
     head = ["case", "library", "calls", "q1 ms", "median ms", "q3 ms", "p99 ms"]
@@ -235,6 +251,8 @@ def means_table(results: dict[str, Any]) -> str:
 
 def update_docs(results: dict[str, Any], folder: Path, root: Path = ROOT) -> list[Path]:
     """Write the generated parts of the docs; returns the files that were written."""
+    if results["quick"]:
+        raise ValueError("a quick run measures nothing; leave --quick out for the docs")
     docs = root / DOCS
     between(docs, "benchmarks", markdown(results))
     picture = root / "docs" / "performance.png"

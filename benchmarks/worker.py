@@ -34,7 +34,9 @@ def main(peer: str, threads: int) -> None:
     except ImportError as error:
         _send(channel, {"missing": str(error)})
         return
-    _send(channel, {"versions": machine.versions(module.PACKAGES)})
+    about = module.about() if hasattr(module, "about") else ""
+    versions = machine.versions(module.PACKAGES)
+    _send(channel, {"versions": versions, "about": about})
     prepared: dict[str, Prepared] = {}
     for line in sys.stdin:
         _send(channel, _answer(module, prepared, json.loads(line)))

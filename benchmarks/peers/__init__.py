@@ -1,7 +1,8 @@
 """The libraries that are compared, a module each.
 
 A module has ``PACKAGES``, whose versions are printed, and ``prepare(case)``, which
-makes a `Prepared` or raises `LeftOut` with the reason.
+makes a `Prepared` or raises `LeftOut` with the reason. It may have ``about()``, a line
+for the report's heading.
 """
 
 from collections.abc import Callable

@@ -12,6 +12,11 @@ from benchmarks.workloads import Case, Layer
 PACKAGES = ("rnnjax", "jax", "jaxlib", "numpy", "optax")
 
 
+def about() -> str:
+    """Which program runs each cell here."""
+    return str(rnnjax.kernels.status())
+
+
 def _params(cell: str, layer: Layer):
     if cell == "gru":
         return rnnjax.GRUParams(*layer)
