@@ -52,10 +52,8 @@ def _panel(axis: Any, entries: list[dict], reference: str) -> None:
         if not at:
             continue
         ours = peer == OURS
-        style = {"s": 70, "marker": "D", "color": "black"} if ours else {"s": 26}
-        if not ours:
-            style["color"] = f"C{k}"
-        axis.scatter(at, ratios, label=peer, zorder=3 if ours else 2, **style)
+        marker, size, color = ("D", 45, "black") if ours else ("o", 28, f"C{k}")
+        axis.scatter(at, ratios, s=size, color=color, marker=marker, label=peer)
     axis.set_yscale("log")
     ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10]
     axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -254,8 +254,9 @@ def update_docs(results: dict[str, Any], folder: Path, root: Path = ROOT) -> lis
     if results["quick"]:
         raise ValueError("a quick run measures nothing; leave --quick out for the docs")
     docs = root / DOCS
-    between(docs, "benchmarks", markdown(results))
-    picture = root / "docs" / "performance.png"
+    picture = docs.with_suffix(".png")
+    text = f"![How many times faster than torch each library is]({picture.name})"
+    between(docs, "benchmarks", f"{text}\n\n{markdown(results)}")
     shutil.copyfile(folder / "ratios.png", picture)
     written = [docs, picture]
     readme = root / "README.md"
@@ -272,6 +273,7 @@ def _mark(end: str, name: str) -> str:
 
 
 def between(path: Path, name: str, text: str) -> None:
+    """Replace what a file has between its two comments of that name."""
     begin, end = _mark("begin", name), _mark("end", name)
     old = path.read_text()
     if old.count(begin) != 1 or old.count(end) != 1:
