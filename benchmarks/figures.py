@@ -172,7 +172,7 @@ def _ragged(entries: list[dict]) -> list[Figure]:
     for case, full, ragged in _pairs(entries, "I", ragged=True):
         lengths = workloads.data(case._replace(ragged=True)).lengths
         assert lengths is not None
-        useful = float(lengths.sum()) / (case.batch * case.time)
+        useful = int(lengths.sum()) / (case.batch * case.time)
         for peer in (OURS, "torch"):
             one, other = median(full, peer), median(ragged, peer)
             if one and other:

@@ -77,13 +77,15 @@ def _first_call(made: Prepared, arrays: str) -> dict[str, Any]:
     result = made.call()
     first = time.perf_counter() - start
     peak = machine.peak_bytes()
-    known = watched and resident is not None and peak is not None
-    np.savez(arrays, **made.outputs(result))
+    used = None
+    if watched and resident is not None and peak is not None:
+        used = max(peak - resident, 0)
+    np.savez(arrays, allow_pickle=False, **made.outputs(result))
     return {
         "trace_seconds": made.trace_seconds,
         "compile_seconds": made.compile_seconds,
         "first_seconds": first,
-        "peak_bytes": max(peak - resident, 0) if known else None,
+        "peak_bytes": used,
         "temporary_bytes": made.temporary_bytes,
     }
 

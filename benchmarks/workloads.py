@@ -1,7 +1,7 @@
 """What is measured: the sizes, the modes and the numbers that go in."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,12 +48,13 @@ class Layer(NamedTuple):
 
     ``w_ih: (i, g·h)``, ``w_hh: (h, g·h)``, ``b: (g·h,)`` and, for the GRU, ``b_hn``:
     the bias inside the reset gate. Gates stand in torch's order: i f g o, and r z n.
+    The arrays are NumPy's, or those in which a library gives its gradients back.
     """
 
-    w_ih: np.ndarray
-    w_hh: np.ndarray
-    b: np.ndarray
-    b_hn: np.ndarray | None
+    w_ih: Any
+    w_hh: Any
+    b: Any
+    b_hn: Any
 
 
 class Data(NamedTuple):
@@ -160,12 +161,13 @@ class Workload(NamedTuple):
 
 def _plain(letter: str, *size: int, train: bool = False, tokens: bool = False):
     batch, time, inputs, hidden, layers = size
+    most = (4, 6, 3, 8)
 
     def groups(cells, quick):
-        sizes = (min(batch, 4), min(time, 6), min(inputs, 3), min(hidden, 8), layers)
+        b, t, i, h = map(min, size[:4], most) if quick else size[:4]
         made = []
         for cell in cells:
-            case = Case(letter, cell, "forward", *(sizes if quick else size))
+            case = Case(letter, cell, "forward", b, t, i, h, layers)
             made += [[case], [case._replace(mode="backward")]]
             if train and cell != "elman":
                 made.append([case._replace(mode="train", tokens=tokens)])
@@ -183,9 +185,9 @@ def _gated(cells):
 
 
 def _ragged(cells, quick):
-    size = (4, 16, 3, 8) if quick else (32, 128, 128, 128)
+    b, t, i, h = (4, 16, 3, 8) if quick else (32, 128, 128, 128)
     full = [
-        Case("I", cell, mode, *size, bidirectional=True)
+        Case("I", cell, mode, b, t, i, h, bidirectional=True)
         for cell in _gated(cells)
         for mode in ("forward", "backward")
     ]
@@ -193,9 +195,9 @@ def _ragged(cells, quick):
 
 
 def _vmap(cells, quick):
-    size = (4, 6, 3, 8) if quick else (128, 28, 28, 128)
+    b, t, i, h = (4, 6, 3, 8) if quick else (128, 28, 28, 128)
     batches = [
-        Case("J", cell, mode, *size)
+        Case("J", cell, mode, b, t, i, h)
         for cell in _gated(cells)
         for mode in ("forward", "backward")
     ]

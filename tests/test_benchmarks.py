@@ -141,7 +141,9 @@ def test_means_and_the_best_peer():
 def test_ragged_is_counted_per_useful_step():
     full = Case("I", "gru", "forward", 4, 16, 3, 8, bidirectional=True)
     ragged = full._replace(ragged=True)
-    useful = data(ragged).lengths.sum() / (4 * 16)
+    lengths = data(ragged).lengths
+    assert lengths is not None
+    useful = int(lengths.sum()) / (4 * 16)
     entries = [_entry(full, rnnjax=2.0), _entry(ragged, rnnjax=2.0 * useful * 1.5)]
     (figure,) = figures.derive({"cases": entries})
     assert figure.value == pytest.approx(1.5)

@@ -54,7 +54,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         rnn = nn.Bidirectional(rnn, nn.RNN(kind[case.cell](case.hidden)))
         params = [{"forward_rnn": params[0], "backward_rnn": params[1]}]
 
-    def unroll(params, xs, lengths):
+    def unroll(params, xs: Any, lengths):
         for layer in params:
             xs = rnn.apply({"params": layer}, xs, seq_lengths=lengths)
         if lengths is None:

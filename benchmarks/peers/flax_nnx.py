@@ -39,8 +39,8 @@ def _cell(case: Case, inputs: int, layer: Layer) -> Any:
 def _layer(case: Case, cell: Any) -> Layer:
     biased = cell.dense_h if case.cell == "lstm" else cell.dense_i
     b_hn = cell.dense_h.bias[...][-case.hidden :] if case.cell == "gru" else None
-    weights = (cell.dense_i.kernel, cell.dense_h.kernel, biased.bias)
-    return Layer(*(weight[...] for weight in weights), b_hn)
+    w_ih, w_hh = cell.dense_i.kernel[...], cell.dense_h.kernel[...]
+    return Layer(w_ih, w_hh, biased.bias[...], b_hn)
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:

@@ -33,10 +33,11 @@ def _weights(layer: Layer) -> list[np.ndarray]:
 
 
 def _layer(case: Case, weights: list[Any]) -> Layer:
+    w_ih, w_hh, b = weights
     if case.cell != "gru":
-        return Layer(*weights, None)
-    w_ih, w_hh, biases = map(_swap, weights)
-    return Layer(w_ih, w_hh, biases[0], biases[1][-case.hidden :])
+        return Layer(w_ih, w_hh, b, None)
+    w_ih, w_hh, b = _swap(w_ih), _swap(w_hh), _swap(b)
+    return Layer(w_ih, w_hh, b[0], b[1][-case.hidden :])
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:

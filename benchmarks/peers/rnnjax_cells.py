@@ -18,10 +18,11 @@ def about() -> str:
 
 
 def _params(cell: str, layer: Layer):
-    if cell == "gru":
-        return rnnjax.GRUParams(*layer)
+    w_ih, w_hh, b = map(jnp.asarray, layer[:3])
+    if layer.b_hn is not None:
+        return rnnjax.GRUParams(w_ih, w_hh, b, jnp.asarray(layer.b_hn))
     kind = rnnjax.LSTMParams if cell == "lstm" else rnnjax.ElmanParams
-    return kind(*layer[:3])
+    return kind(w_ih, w_hh, b)
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
@@ -48,12 +49,10 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         return rnnjax.unroll(cell, params, xs, lengths=lengths)[1]
 
     def common(params):
-        single = case.layers == 1 and not case.bidirectional
-        return [
-            Layer(*p, *[None] * (4 - len(p))) for p in ([params] if single else params)
-        ]
+        one = case.layers == 1 and not case.bidirectional
+        each = [params] if one else params
+        return [Layer(p.w_ih, p.w_hh, p.b, getattr(p, "b_hn", None)) for p in each]
 
-    params = jax.tree.map(jnp.asarray, params)
     return jax_driver.Model(
         params=params,
         layers=common,
