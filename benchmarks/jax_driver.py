@@ -128,12 +128,8 @@ def _compile(case: Case, model: Model, arrays: Data) -> Prepared:
 def _train(case: Case, model: Model, arrays: Data) -> Prepared:
     optimizer = optax.adam(1e-3)
     table = None if arrays.table is None else jnp.asarray(arrays.table)
-    params: Any = (
-        model.params,
-        table,
-        jnp.asarray(arrays.w_out),
-        jnp.asarray(arrays.b_out),
-    )
+    dense = (jnp.asarray(arrays.w_out), jnp.asarray(arrays.b_out))
+    params: Any = (model.params, table, *dense)
     xs = _layout(model, arrays.xs)
     labels = _layout(model, arrays.labels) if case.tokens else arrays.labels
 

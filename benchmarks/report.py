@@ -110,8 +110,8 @@ def markdown(results: dict[str, Any]) -> str:
     for mode, title in {**MODES, "train": "training step with Adam"}.items():
         chosen = [e for e in results["cases"] if case_of(e).mode == mode]
         if chosen:
-            table = _time_table(results, chosen, 1e3)
-            parts.append(f"### {title.capitalize()}, milliseconds\n\n{table}")
+            table = _time_table(results, chosen, 1e3, ratios=True)
+            parts.append(f"### {title[0].upper()}{title[1:]}, milliseconds\n\n{table}")
     parts += _other_tables(results)
     parts += [_left_out(results), _disturbed(results)]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -128,6 +128,10 @@ def _other_tables(results: dict[str, Any]) -> list[str]:
     if compiled:
         table = _time_table(results, compiled, 1)
         parts.append(f"### Trace and compile, seconds\n\n{table}")
+    products = [e for e in results["cases"] if case_of(e).mode == "product"]
+    if products:
+        table = _time_table(results, products, 1e3)
+        parts.append(f"### A square product, milliseconds\n\n{table}")
     memory = [e for e in results["cases"] if case_of(e).workload == "M"]
     if memory:
         rows = _rows(results, memory, _mebibytes)
@@ -141,15 +145,28 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
 
 
-def _rows(results: dict[str, Any], entries: list[dict], cell: Any) -> str:
+def _rows(
+    results: dict[str, Any], entries: list[dict], cell: Any, ratios: bool = False
+) -> str:
     peers = [peer for peer in MODULES if peer in results["versions"]]
     peers = [p for p in peers if any(cell(entry, p) != NOTHING for entry in entries)]
     body = [[e["name"], *(cell(e, peer) for peer in peers)] for e in entries]
-    return _table(["", *peers], body)
+    if not ratios:
+        return _table(["", *peers], body)
+    for row, entry in zip(body, entries, strict=True):
+        for peer in ("torch", figures.best_jax_peer(entry)):
+            ratio = figures.times_faster(entry, peer) if peer else None
+            row.append(f"{ratio:.2f}" if ratio else NOTHING)
+    return _table(["", *peers, "torch / ours", "best JAX / ours"], body)
 
 
 def _time_table(
-    results: dict[str, Any], entries: list[dict], scale: float, *, p99: bool = False
+    results: dict[str, Any],
+    entries: list[dict],
+    scale: float,
+    *,
+    p99: bool = False,
+    ratios: bool = False,
 ) -> str:
     def cell(entry, peer):
         answer = entry["peers"].get(peer, {})
@@ -161,7 +178,7 @@ def _time_table(
         timed = [a["median"] for a in entry["peers"].values() if "median" in a]
         return f"**{text}**" if answer["median"] == min(timed) else text
 
-    return _rows(results, entries, cell)
+    return _rows(results, entries, cell, ratios)
 
 
 def _mebibytes(entry: dict[str, Any], peer: str) -> str:
