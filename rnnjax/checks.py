@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax.cell import Carry, Params, Reset
+from rnnjax.cell import Carry, Keys, Params, Reset
 
 
 def size(name: str, value: Any) -> int:
@@ -50,6 +50,15 @@ def key(value: Any, *, name: str = "key") -> Array:
             f"{name}[0], or jax.vmap over the axis of the keys."
         )
     return value
+
+
+def noise_key(value: Any) -> Array | Keys:
+    """What ``unroll`` takes as its ``key``: one typed key, or two as `Keys`."""
+    if not isinstance(value, Keys):
+        return key(value)
+    return Keys(
+        key(value.sequence, name="key.sequence"), key(value.step, name="key.step")
+    )
 
 
 def step_input(x: Any, shape: tuple[int, ...] | None, dtype: Any) -> Any:
