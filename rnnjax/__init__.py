@@ -5,7 +5,7 @@ a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 """
 
 from rnnjax import initializers, scan, testing
-from rnnjax.cell import Cell, NoStepError, Reset, Spec, constructor
+from rnnjax.cell import Cell, Keys, NoStepError, Reset, Spec, constructor
 from rnnjax.cells import (
     ElmanParams,
     GRUParams,
@@ -20,7 +20,6 @@ from rnnjax.combinators import (
     LearnedCarryParams,
     bidirectional,
     dense,
-    dropout,
     embedding,
     learned_carry,
     parallel,
@@ -28,7 +27,9 @@ from rnnjax.combinators import (
     residual,
     reverse,
     stack,
+    time_distributed,
 )
+from rnnjax.noise import drop_connect, dropout, with_dropout, zoneout
 from rnnjax.recurrence import recurrence
 from rnnjax.trace import Trace, observe, trace
 from rnnjax.unroll import carry_spec, output_spec, static_unroll, unroll
@@ -40,6 +41,7 @@ __all__ = [
     "DenseParams",
     "ElmanParams",
     "GRUParams",
+    "Keys",
     "LSTMCarry",
     "LSTMParams",
     "LearnedCarryParams",
@@ -51,6 +53,7 @@ __all__ = [
     "carry_spec",
     "constructor",
     "dense",
+    "drop_connect",
     "dropout",
     "elman",
     "embedding",
@@ -69,6 +72,9 @@ __all__ = [
     "stack",
     "static_unroll",
     "testing",
+    "time_distributed",
     "trace",
     "unroll",
+    "with_dropout",
+    "zoneout",
 ]
