@@ -13,6 +13,7 @@ from rnnjax.attention import (
     attention,
     attention_window,
 )
+from rnnjax.beam import Beams, beam_search
 from rnnjax.cell import Cell, Keys, NoStepError, Reset, Spec, constructor
 from rnnjax.cells import (
     ElmanParams,
@@ -37,6 +38,14 @@ from rnnjax.combinators import (
     stack,
     time_distributed,
 )
+from rnnjax.decoding import (
+    Generated,
+    generate,
+    greedy,
+    sample,
+    scheduled_sampling,
+    sequence_loss,
+)
 from rnnjax.noise import drop_connect, dropout, with_dropout, zoneout
 from rnnjax.pooling import (
     attention_pool,
@@ -45,6 +54,7 @@ from rnnjax.pooling import (
     max_pool,
     mean_pool,
 )
+from rnnjax.raw import Next, Raw, raw_unroll
 from rnnjax.recurrence import recurrence
 from rnnjax.sequences import (
     Packed,
@@ -76,24 +86,29 @@ __all__ = [
     "AttentionParams",
     "AttentionWindowCarry",
     "AttentionWindowParams",
+    "Beams",
     "Cell",
     "DenseParams",
     "ElmanParams",
     "GRUParams",
+    "Generated",
     "HighwayParams",
     "InitialCarryParams",
     "Keys",
     "LSTMCarry",
     "LSTMParams",
     "LearnedCarryParams",
+    "Next",
     "NoStepError",
     "Packed",
+    "Raw",
     "Reset",
     "Spec",
     "Trace",
     "attention",
     "attention_pool",
     "attention_window",
+    "beam_search",
     "bidirectional",
     "boolean_mask",
     "carry_spec",
@@ -105,6 +120,8 @@ __all__ = [
     "elman",
     "embedding",
     "embedding_lookup",
+    "generate",
+    "greedy",
     "gru",
     "highway",
     "initializers",
@@ -121,11 +138,15 @@ __all__ = [
     "pad_to_bucket",
     "parallel",
     "pointwise",
+    "raw_unroll",
     "recurrence",
     "residual",
     "reverse",
     "reverse_sequence",
+    "sample",
     "scan",
+    "scheduled_sampling",
+    "sequence_loss",
     "sequence_mask",
     "skip_stack",
     "stack",
