@@ -238,6 +238,7 @@ def constructor(build: Callable[_Arguments, Cell]) -> Callable[_Arguments, Cell]
     def construct(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Cell:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        cell = build(*bound.args, **bound.kwargs)
         for name, value in bound.arguments.items():
             try:
                 hash(value)
@@ -247,7 +248,6 @@ def constructor(build: Callable[_Arguments, Cell]) -> Callable[_Arguments, Cell]
                     "a cell is static and its arguments must be plain values. Write a "
                     "number, a tuple or a function; arrays belong into params."
                 ) from None
-        cell = build(*bound.args, **bound.kwargs)
         spec = Spec(construct, tuple(bound.arguments.items()))
         return Cell(cell.init, cell.initial_carry, cell.step, cell.unroll, spec)
 

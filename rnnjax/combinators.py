@@ -16,6 +16,7 @@ from rnnjax.cell import (
     Keys,
     NoStepError,
     Params,
+    Reset,
     constructor,
 )
 
@@ -48,8 +49,7 @@ def stack(*cells: Cell) -> Cell:
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         carry = _entries(carry, cells)
         after = []
-        keys = _split_key(key, len(cells))
-        resets = scan.split_reset(reset, len(cells))
+        keys, resets = _keys(key, len(cells)), _resets(reset, cells)
         for i, cell in enumerate(cells):
             with _named(f"cell {i} of the stack, {cell}"):
                 c, xs = cell.unroll(
@@ -92,8 +92,7 @@ def parallel(*cells: Cell, merge: Callable[..., Any] = _concatenate) -> Cell:
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         carry = _entries(carry, cells)
         done = []
-        keys = _split_key(key, len(cells))
-        resets = scan.split_reset(reset, len(cells))
+        keys, resets = _keys(key, len(cells)), _resets(reset, cells)
         for i, cell in enumerate(cells):
             with _named(f"cell {i} of the parallel cells, {cell}"):
                 done.append(
@@ -396,17 +395,23 @@ def _initial_carries(cells: tuple[Cell, ...]):
     return initial_carry
 
 
-def _entries(carry: Any, cells: tuple[Cell, ...]) -> tuple[Carry, ...]:
+def _entries(carry: Any, cells: tuple[Cell, ...], name="carry") -> tuple[Carry, ...]:
     if not isinstance(carry, tuple) or len(carry) != len(cells):
         raise TypeError(
-            f"carry has {len(carry) if isinstance(carry, tuple) else 'no'} entries; "
+            f"{name} has {len(carry) if isinstance(carry, tuple) else 'no'} entries; "
             f"expected a tuple of {len(cells)}, one carry for each of {cells}. Write "
             "cell.initial_carry(params)."
         )
     return carry
 
 
-def _split_key(key: Array | Keys | None, count: int) -> list[Any]:
+def _resets(reset: Any, cells: tuple[Cell, ...]) -> list[Any]:
+    if isinstance(reset, Reset):
+        _entries(reset.carry, cells, name="reset.carry")
+    return scan.split_reset(reset, len(cells))
+
+
+def _keys(key: Array | Keys | None, count: int) -> list[Any]:
     return scan.split_key(None if key is None else checks.noise_key(key), count)
 
 

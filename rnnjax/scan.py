@@ -43,6 +43,11 @@ def zero_padding(xs: Any, mask: Array) -> Any:
 
     Selecting the state alone keeps NaN in the padding out of the values but not out of
     the gradients, where it would meet a zero cotangent in a product.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> xs, mask = jnp.array([1.0, jnp.nan]), jnp.array([True, False])
+    >>> rnnjax.scan.zero_padding(xs, mask)
+    Array([1., 0.], dtype=float32)
     """
 
     def zero(x):

@@ -1,5 +1,7 @@
 """Every gate and state of every step, by name."""
 
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,24 +32,34 @@ def observe(**values: Array) -> None:
         checkpoint_name(value, name)
 
 
-@jax.tree_util.register_dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["names"]
+)
 @dataclass(frozen=True)
 class Trace:
     """Values by name, each with time on its first axis (behind mapped ones).
 
     ``trace["i"]`` is an array; ``print(trace)`` is a table with a row for each step.
+    The names keep the order in which a step computes them, through ``jit`` too.
     """
 
-    values: dict[str, Array]
+    names: tuple[str, ...]
+    arrays: tuple[Array, ...]
 
     def __getitem__(self, name: str) -> Array:
         """The values of that name, ``(t, ...)``."""
-        return self.values[name]
+        if name not in self.names:
+            raise KeyError(f"{name!r} is not in this trace; it has {self.names}.")
+        return self.arrays[self.names.index(name)]
+
+    def items(self) -> Iterator[tuple[str, Array]]:
+        """Names with their values."""
+        return zip(self.names, self.arrays, strict=True)
 
     def __str__(self) -> str:
         """A table of the first features of each value, of one sequence."""
         columns = []
-        for name, value in self.values.items():
+        for name, value in self.items():
             value = np.asarray(value, dtype=np.float64)
             rows = [_numbers(row) for row in value.reshape(len(value), -1)]
             width = max(map(len, [name, *rows]))
@@ -90,13 +102,14 @@ def trace(
     >>> print(rnnjax.trace(cell, params, carry, jnp.array([[0.0], [1.0]])))
     step      i      f      g      o      c      h
        0  0.731  0.731  0.762  0.731  0.557  0.370
-       1  0.915  0.915  0.983  0.915  1.408  0.811
+       1  0.914  0.914  0.983  0.914  1.408  0.811
     """
     time = checks.time_steps(xs)
     start = cell.initial_carry(params)
     mask, reset = checks.signals(mask, reset, time, start)
     carry = checks.carry(carry, start)
-    return Trace(_values(cell, params, carry, xs, mask, reset))
+    values = _values(cell, params, carry, xs, mask, reset)
+    return Trace(tuple(values), tuple(values.values()))
 
 
 def _values(cell, params, carry, xs, mask, reset) -> dict[str, Array]:
@@ -107,32 +120,32 @@ def _values(cell, params, carry, xs, mask, reset) -> dict[str, Array]:
 
 
 def _of_steps(cell, params, carry, xs, mask, reset):
-    def step(params, carry, x):
-        def named(params, carry, x):
-            carry, y = cell.step(params, carry, x)
-            return carry, y
+    names = []
 
-        closed = jax.make_jaxpr(named)(params, carry, x)
+    def step(params, carry, x):
+        closed, shape = jax.make_jaxpr(cell.step, return_shape=True)(params, carry, x)
         found = {
             eqn.params["name"]: eqn.outvars[0]
             for eqn in closed.jaxpr.eqns
             if eqn.primitive.name == "name"
         }
-        # The names are results that nothing uses; here they become outputs.
+        # Nothing uses the named values; here they become results.
         outvars = [*closed.jaxpr.outvars, *found.values()]
         info = closed.jaxpr.debug_info._replace(result_paths=None)
         jaxpr = closed.jaxpr.replace(outvars=outvars, debug_info=info)
-        flat = jax.tree.leaves((params, carry, x))
-        values = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))(*flat)
-        shape = jax.eval_shape(named, params, carry, x)
-        count = len(jax.tree.leaves(shape))
-        after, y = jax.tree.unflatten(jax.tree.structure(shape), values[:count])
-        return after, dict(zip(found, values[count:], strict=True)) or _plain(after, y)
+        run = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))
+        values = run(*jax.tree.leaves((params, carry, x)))
+        leaves, structure = jax.tree.flatten(shape)
+        after, y = jax.tree.unflatten(structure, values[: len(leaves)])
+        named = dict(zip(found, values[len(leaves) :], strict=True)) or _plain(after, y)
+        names[:] = named
+        return after, tuple(named.values())
 
     def project(params, x):
         return x
 
-    return scan.fused(project, step, params, carry, xs, mask=mask, reset=reset)[1]
+    _, values = scan.fused(project, step, params, carry, xs, mask=mask, reset=reset)
+    return dict(zip(names, values, strict=True))
 
 
 def _plain(carry, y):

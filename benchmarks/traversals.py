@@ -1,0 +1,68 @@
+"""Which traversal is fastest here: the figures behind the default of each platform.
+
+    python -m benchmarks.traversals
+
+prints milliseconds, forward / forward and backward, as a Markdown table.
+"""
+
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnjax
+from rnnjax import scan
+
+# batch, time, input size, hidden size
+SIZES = [
+    (128, 10, 1, 30),
+    (128, 28, 28, 128),
+    (64, 100, 128, 256),
+    (32, 100, 512, 512),
+    (1, 1000, 64, 64),
+    (16, 1000, 16, 64),
+]
+TRAVERSALS = [scan.fused, scan.hoisted, scan.deferred, scan.checkpointed]
+
+
+def calls(traversal, batch, steps, input_size, hidden_size):
+    """The compiled forward and gradient functions of one traversal."""
+    cell = rnnjax.lstm(input_size, hidden_size, traversal=traversal)
+    params = cell.init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    xs = jnp.asarray(rng.normal(size=(batch, steps, input_size)), jnp.float32)
+
+    def loss(params, xs):
+        return rnnjax.unroll(cell, params, xs)[1].mean()
+
+    forward = jax.jit(lambda params, xs: rnnjax.unroll(cell, params, xs))
+    both = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    return [lambda f=f: jax.block_until_ready(f(params, xs)) for f in (forward, both)]
+
+
+def main(rounds: int = 15):
+    """Time all traversals of a size in alternating rounds; print the medians."""
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, float32, LSTM\n")
+    names = [traversal.__name__ for traversal in TRAVERSALS]
+    print("| B, T, I, H |", " | ".join(names), "|")
+    print("|---" * (len(names) + 1) + "|")
+    for size in SIZES:
+        runs = [run for traversal in TRAVERSALS for run in calls(traversal, *size)]
+        times = [[] for _ in runs]
+        for run in runs:
+            run()
+        for _ in range(rounds):
+            for run, taken in zip(runs, times, strict=True):
+                start = time.perf_counter()
+                run()
+                taken.append(1e3 * (time.perf_counter() - start))
+        medians = [f"{statistics.median(taken):.3g}" for taken in times]
+        pairs = zip(medians[::2], medians[1::2], strict=True)
+        cells = [" / ".join(pair) for pair in pairs]
+        print(f"| {', '.join(map(str, size))} |", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+"""Strict settings: double precision, strict promotion, quick compilation."""
+
+import os
+
+# Programs here are tiny and run once: compiling them is most of the time of a test.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
+
+import jax
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _precision(request):
+    """Run tests in float64, except those marked ``float32``: the users' default."""
+    wide = request.node.get_closest_marker("float32") is None
+    jax.config.update("jax_enable_x64", wide)
+    jax.config.update("jax_numpy_dtype_promotion", "strict" if wide else "standard")
+    yield
+    jax.config.update("jax_enable_x64", False)
+    jax.config.update("jax_numpy_dtype_promotion", "standard")

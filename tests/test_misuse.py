@@ -1,0 +1,332 @@
+"""Every misuse gets a sentence: the argument, what came and was expected, a remedy."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import rnnjax
+
+CELL = rnnjax.lstm(5, 4)
+STACK = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(4, 2))
+
+
+def params(cell=CELL):
+    return cell.init(jax.random.key(0))
+
+
+def start(cell=CELL):
+    return cell.initial_carry(params(cell))
+
+
+def xs(*shape, dtype=None):
+    return jnp.ones(shape or (7, 5), dtype)
+
+
+def run(inputs=None, carry=None, cell=CELL, **signals):
+    given = params(cell)
+    carry = cell.initial_carry(given) if carry is None else carry
+    return cell.unroll(given, carry, xs() if inputs is None else inputs, **signals)
+
+
+def batch(inputs=None, cell=CELL, **arguments):
+    inputs = xs(3, 7, 5) if inputs is None else inputs
+    return rnnjax.unroll(cell, params(cell), inputs, **arguments)
+
+
+def lstm_carry(*shape, dtype=None):
+    return rnnjax.LSTMCarry(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
+
+
+def flags(*shape, dtype=bool):
+    return jnp.ones(shape, dtype)
+
+
+# name: (call, error, what the sentence must say)
+MISUSES = {
+    "batch given to a single-sequence unroll": (
+        lambda: run(xs(32, 7, 5)),
+        ValueError,
+        r"xs has shape \(32, 7, 5\).*one sequence, \(time, 5\).*rnnjax.unroll\(",
+    ),
+    "sequence given to step": (
+        lambda: CELL.step(params(), start(), xs(7, 5)),
+        ValueError,
+        r"x has shape \(7, 5\).*one example at one time, \(5,\).*cell.unroll\(",
+    ),
+    "sequence given to the batch unroll": (
+        lambda: batch(xs(7, 5)),
+        ValueError,
+        r"xs has shape \(5,\).*\(time, 5\).*",
+    ),
+    "vector given to the batch unroll": (
+        lambda: batch(xs(7)),
+        ValueError,
+        r"xs has .*\(7,\).*\(batch, time, ...\).*xs\[None\]",
+    ),
+    "wrong feature size": (
+        lambda: run(xs(7, 6)),
+        ValueError,
+        r"xs has shape \(7, 6\).*\(time, 5\).*input_size=6",
+    ),
+    "wrong feature size in step": (
+        lambda: CELL.step(params(), start(), xs(6)),
+        ValueError,
+        r"x has shape \(6,\).*\(5,\).*input_size=6",
+    ),
+    "wrong feature size in the second cell of a stack": (
+        lambda: run(cell=rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(3, 2))),
+        ValueError,
+        r"xs has shape \(7, 4\).*\(time, 3\)",
+    ),
+    "integer inputs": (
+        lambda: run(xs(dtype=int)),
+        TypeError,
+        r"xs has dtype int.*floating.*astype.*rnnjax.embedding",
+    ),
+    "integer input to step": (
+        lambda: CELL.step(params(), start(), xs(5, dtype=int)),
+        TypeError,
+        r"x has dtype int.*floating.*astype",
+    ),
+    "floating tokens": (
+        lambda: run(xs(7), cell=rnnjax.stack(rnnjax.embedding(9, 5), CELL)),
+        TypeError,
+        r"x of an embedding has dtype float.*integers.*astype",
+    ),
+    "zero-length time": (
+        lambda: run(xs(0, 5)),
+        ValueError,
+        r"xs has shape \(0, 5\).*one or more.*lengths=0",
+    ),
+    "zero-length time in a batch": (
+        lambda: batch(xs(3, 0, 5)),
+        ValueError,
+        r"xs has shape \(3, 0, 5\).*at least one.*lengths=0",
+    ),
+    "ragged leaves": (
+        lambda: run((xs(7, 5), xs(6, 5)), cell=rnnjax.pointwise(lambda x: x[0])),
+        ValueError,
+        r"xs has leaves of shapes .*same number of time steps.*\(time, ...\)",
+    ),
+    "carry of another structure": (
+        lambda: run(carry=jnp.zeros(4)),
+        TypeError,
+        r"carry is float.*\[4\].*LSTMCarry\(c=float.*initial_carry\(params\)",
+    ),
+    "(h, c) as a plain tuple": (
+        lambda: run(carry=(jnp.zeros(4), jnp.zeros(4))),
+        TypeError,
+        r"carry is \(.*LSTMCarry\(c=..., h=...\).*\(h, c\)",
+    ),
+    "no carry": (
+        lambda: CELL.unroll(params(), None, xs()),
+        TypeError,
+        r"carry is None.*LSTMCarry.*initial_carry",
+    ),
+    "carry of the wrong shape": (
+        lambda: run(carry=lstm_carry(6)),
+        ValueError,
+        r"carry.c has shape \(6,\).*\(4,\).*initial_carry\(params\)",
+    ),
+    "carry of a batch": (
+        lambda: run(carry=lstm_carry(3, 4)),
+        ValueError,
+        r"carry.c has shape \(3, 4\).*\(4,\).*rnnjax.unroll\(",
+    ),
+    "carry of one example in a batch": (
+        lambda: batch(carry=lstm_carry(4)),
+        ValueError,
+        r"carry.c has shape \(4,\).*\(3, 4\).*jnp.stack",
+    ),
+    "carry of the wrong dtype": (
+        lambda: run(carry=lstm_carry(4, dtype=jnp.bfloat16)),
+        TypeError,
+        r"carry.c has dtype bfloat16.*float64.*astype",
+    ),
+    "carry of the wrong dtype in step": (
+        lambda: CELL.step(params(), lstm_carry(4, dtype=jnp.float32), xs(5)),
+        TypeError,
+        r"carry.c has dtype float32.*float64.*astype",
+    ),
+    "carry of a stack with an entry missing": (
+        lambda: run(carry=(lstm_carry(4),), cell=STACK),
+        TypeError,
+        r"carry has 1 entries.*tuple of 2.*initial_carry\(params\)",
+    ),
+    "carry of a stack in the wrong order": (
+        lambda: run(carry=start(STACK)[::-1], cell=STACK),
+        TypeError,
+        r"carry is float.*LSTMCarry.*initial_carry\(params\)",
+    ),
+    "lengths longer than time": (
+        lambda: batch(lengths=jnp.array([5, 8, 7])),
+        ValueError,
+        r"lengths holds \[8\].*0 to 7.*pad xs to 8",
+    ),
+    "negative lengths": (
+        lambda: batch(lengths=jnp.array([5, -1, 7])),
+        ValueError,
+        r"lengths holds \[-1\].*0 to 7",
+    ),
+    "lengths of the wrong shape": (
+        lambda: batch(lengths=jnp.array([[5, 6, 7]])),
+        ValueError,
+        r"lengths has shape \(1, 3\).*\(3,\)",
+    ),
+    "floating lengths": (
+        lambda: batch(lengths=jnp.array([5.0, 6.0, 7.0])),
+        TypeError,
+        r"lengths has dtype float64.*integers",
+    ),
+    "mask of the wrong shape": (
+        lambda: run(mask=flags(6)),
+        ValueError,
+        r"mask has shape \(6,\).*\(7,\)",
+    ),
+    "mask of a batch": (
+        lambda: run(mask=flags(3, 7)),
+        ValueError,
+        r"mask has shape \(3, 7\).*\(7,\).*rnnjax.unroll\(",
+    ),
+    "mask of the wrong shape for a batch": (
+        lambda: batch(mask=flags(7)),
+        ValueError,
+        r"mask has shape \(7,\).*\(3, 7\)",
+    ),
+    "mask of the wrong dtype": (
+        lambda: run(mask=flags(7, dtype=float)),
+        TypeError,
+        r"mask has dtype float64.*bool.*mask != 0",
+    ),
+    "mask of the wrong dtype for a batch": (
+        lambda: batch(mask=flags(3, 7, dtype=int)),
+        TypeError,
+        r"mask has dtype int64.*bool.*mask != 0",
+    ),
+    "reset of the wrong shape": (
+        lambda: run(reset=flags(6)),
+        ValueError,
+        r"reset has shape \(6,\).*\(7,\)",
+    ),
+    "reset of the wrong dtype": (
+        lambda: run(reset=flags(7, dtype=int)),
+        TypeError,
+        r"reset has dtype int64.*bool.*reset != 0",
+    ),
+    "reset of a backward cell": (
+        lambda: run(reset=flags(6), cell=rnnjax.bidirectional(CELL)),
+        ValueError,
+        r"reset has shape \(6,\).*\(7,\)",
+    ),
+    "reset to a carry of the wrong shape": (
+        lambda: run(reset=rnnjax.Reset(flags(7), lstm_carry(3))),
+        ValueError,
+        r"reset.carry.c has shape \(3,\).*\(4,\)",
+    ),
+    "reset of a stack to too few carries": (
+        lambda: run(reset=rnnjax.Reset(flags(7), (lstm_carry(4),)), cell=STACK),
+        TypeError,
+        r"reset.carry has 1 entries.*tuple of 2",
+    ),
+    "legacy key": (
+        lambda: CELL.init(jax.random.PRNGKey(0)),
+        TypeError,
+        r"key is an array of uint32\[2\].*typed.*jax.random.key\(0\)",
+    ),
+    "missing key": (
+        lambda: CELL.init(None),
+        TypeError,
+        r"key is None.*typed random key.*jax.random.key\(0\)",
+    ),
+    "a number as a key": (
+        lambda: STACK.init(0),
+        TypeError,
+        r"key is 0.*typed random key.*jax.random.key\(0\)",
+    ),
+    "several keys": (
+        lambda: CELL.init(jax.random.split(jax.random.key(0))),
+        ValueError,
+        r"key holds keys of shape \(2,\).*single.*key\[0\]",
+    ),
+    "legacy key in unroll": (
+        lambda: run(key=jax.random.PRNGKey(0)),
+        TypeError,
+        r"key is an array of uint32\[2\].*typed",
+    ),
+    "legacy key for a batch": (
+        lambda: batch(key=jax.random.PRNGKey(0)),
+        TypeError,
+        r"key is an array of uint32\[2\].*typed",
+    ),
+    "hidden size of zero": (
+        lambda: rnnjax.lstm(5, 0),
+        ValueError,
+        r"hidden_size is 0.*positive integer.*hidden_size=8",
+    ),
+    "floating input size": (
+        lambda: rnnjax.gru(5.0, 4),
+        ValueError,
+        r"input_size is 5.0.*positive integer",
+    ),
+    "an array as an argument of a cell": (
+        lambda: rnnjax.lstm(5, 4, forget_bias=jnp.ones(4)),
+        TypeError,
+        r"forget_bias of lstm is .*hashed.*number, a tuple or a function",
+    ),
+    "dropout of everything": (
+        lambda: rnnjax.dropout(1.0),
+        ValueError,
+        r"rate is 1.0.*probability in \[0, 1\).*rate=0.5",
+    ),
+    "an empty stack": (
+        lambda: rnnjax.stack(),
+        TypeError,
+        r"stack got nothing.*one or more cells.*stack\(rnnjax.lstm",
+    ),
+    "a list of cells": (
+        lambda: rnnjax.stack([CELL, CELL]),
+        TypeError,
+        r"stack.*\*cells",
+    ),
+    "step of a bidirectional cell": (
+        lambda: rnnjax.bidirectional(CELL).step((), (), xs(5)),
+        rnnjax.NoStepError,
+        r"step of a cell that walks time backwards.*cell.unroll\(params, carry, xs\)",
+    ),
+    "residual of unequal sizes": (
+        lambda: run(cell=rnnjax.residual(CELL)),
+        ValueError,
+        r"residual\(lstm\(5, 4\)\).*\(7, 5\).*\(7, 4\).*rnnjax.dense",
+    ),
+    "a name that is not in a trace": (
+        lambda: rnnjax.trace(CELL, params(), start(), xs())["gate"],
+        KeyError,
+        r"'gate' is not in this trace.*'i', 'f', 'g', 'o', 'c', 'h'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("call", "error", "sentence"), MISUSES.values(), ids=MISUSES)
+def test_misuse_is_answered_by_a_sentence(call, error, sentence):
+    with pytest.raises(error, match=f"(?s){sentence}"):
+        call()
+
+
+@pytest.mark.parametrize("name", ["wrong feature size", "carry of the wrong shape"])
+def test_sentences_come_under_jit_too(name):
+    call, error, sentence = MISUSES[name]
+    with pytest.raises(error, match=f"(?s){sentence}"):
+        jax.jit(lambda: call()[1])()
+
+
+def test_an_error_inside_a_stack_says_where():
+    with pytest.raises(ValueError, match="xs has shape") as caught:
+        run(cell=rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(3, 2)))
+    assert "cell 1 of the stack, gru(3, 2)" in "".join(caught.value.__notes__)
+
+
+def test_lengths_are_not_looked_at_under_jit():
+    lengths = jnp.array([5, 9, -2])
+    cut = jnp.array([5, 7, 0])
+    wild = jax.jit(lambda n: batch(lengths=n)[1])(lengths)
+    assert bool((wild == batch(lengths=cut)[1]).all())
