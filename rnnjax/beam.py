@@ -80,7 +80,7 @@ def beam_search(
         stay = jnp.where(jnp.arange(size) == end_token, 0, -jnp.inf)
         added = jnp.where(done[:, None], stay.astype(added.dtype), added)
         total = log_probability[:, None] + added
-        lengths = lengths + ~done
+        lengths = lengths + (~done).astype(lengths.dtype)
         scores = total / penalty(lengths, total.dtype)[:, None]
         _, best = lax.top_k(scores.ravel(), beams)
         parent, token = best // size, (best % size).astype(jnp.int32)
