@@ -80,6 +80,28 @@ def step_input(x: Any, shape: tuple[int, ...] | None, dtype: Any) -> Any:
     return x
 
 
+def timed_input(
+    inputs: Any, input_size: int, dtype: Any, *, name: str
+) -> tuple[Array, Array]:
+    """One input and its time; x in the dtype of the params, the time in its own."""
+    write = f"Write cell.unroll(params, carry, (xs, {name})), both with time in front."
+    if not isinstance(inputs, tuple) or len(inputs) != 2:
+        raise TypeError(
+            f"the input is {_outline(inputs)}; expected a pair (x, {name}) of features "
+            f"and a number at each step. {write}"
+        )
+    x, time = inputs
+    time = jnp.asarray(time)
+    if time.shape or not jnp.issubdtype(time.dtype, jnp.number):
+        raise ValueError(
+            f"{name} is {time.dtype}{list(time.shape)} at one step; expected a single "
+            f"number. {write}"
+        )
+    if not jnp.issubdtype(time.dtype, jnp.floating):
+        time = time.astype(jnp.result_type(float))
+    return step_input(x, (input_size,), dtype), time
+
+
 def sequence(xs: Any, shape: tuple[int, ...] | None, dtype: Any) -> tuple[Any, int]:
     """The inputs of one sequence, time on axis 0, and how many steps there are."""
     if shape is not None:
