@@ -142,11 +142,11 @@ def scheduled_sampling(
     cell: Cell,
     params: Params,
     carry: Carry,
-    tokens: Array,
+    tokens: Any,
     probability: float | Array,
     *,
     key: Array,
-    length: Array | int | None = None,
+    length: Any = None,
     pick: Pick = sample,
 ) -> tuple[Carry, Array]:
     """Train a cell partly on its own choices: ``(carry, logits: (t, v))``.
@@ -193,7 +193,7 @@ def scheduled_sampling(
     return raw.carry, raw.emits
 
 
-def sequence_loss(logits: Array, targets: Array, weights: Any = None) -> Array:
+def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
     r"""Cross-entropy of tokens, averaged by weight.
 
     .. math:: -\frac{\sum_t w_t \log softmax(logits_t)_{targets_t}}{\sum_t w_t}
@@ -211,7 +211,7 @@ def sequence_loss(logits: Array, targets: Array, weights: Any = None) -> Array:
     >>> float(rnnjax.sequence_loss(logits, jnp.zeros((2, 3), int), mask))
     1.3862943649291992
     """
-    targets = jnp.asarray(targets)
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
     if targets.shape != logits.shape[:-1]:
         raise ValueError(
             f"targets has shape {targets.shape}; expected {logits.shape[:-1]}, one for "

@@ -76,8 +76,8 @@ def with_dropout(
       cell: the cell. Its own random numbers are drawn too.
       inputs: the rate for ``x``.
       state: the rate for the carry. A number means every floating leaf but memories
-        named ``c``, as in TensorFlow; say others by a carry of rates, for example
-        ``LSTMCarry(c=0.1, h=0.5)``.
+        named ``c``, as in TensorFlow. A tuple has a rate for each leaf, for example
+        ``(0.1, 0.5)`` for the ``(c, h)`` of an LSTM.
       outputs: the rate for ``y``.
       per: masks for every ``"step"``, or one per ``"sequence"``. TensorFlow's
         ``variational_recurrent`` shares the latter over the batch, too; here each
@@ -154,8 +154,9 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
 
     Args:
       cell: the cell; it draws no random numbers of its own.
-      rate: a number in [0, 1] for all of the carry, or a carry of numbers, for example
-        ``LSTMCarry(c=0.5, h=0.05)``. Leaves that are not floating step on as ever.
+      rate: a number in [0, 1] for all of the carry, or a tuple with one for each leaf,
+        for example ``(0.5, 0.05)`` for the ``(c, h)`` of an LSTM. Leaves that are not
+        floating step on as ever.
 
     Raises:
       ValueError, TypeError: for rates outside of [0, 1] or that do not fit the carry,
@@ -164,8 +165,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     Reference: Krueger et al. 2017, arXiv:1606.01305.
 
     >>> import jax, jax.numpy as jnp, rnnjax
-    >>> rates = rnnjax.LSTMCarry(c=0.5, h=0.05)
-    >>> cell = rnnjax.zoneout(rnnjax.lstm(3, 4), rates)
+    >>> cell = rnnjax.zoneout(rnnjax.lstm(3, 4), (0.5, 0.05))
     >>> params = cell.init(jax.random.key(0))
     >>> carry, ys = cell.unroll(
     ...     params, cell.initial_carry(params), jnp.ones((7, 3)), key=jax.random.key(1))
@@ -321,14 +321,18 @@ def _scaled(key: Array, rate: float, a: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _rates(name: str, rate: Any, tree: Any) -> Any:
-    """A rate for each leaf, from one number or a tree that ends where ``tree`` does."""
-    try:
-        return jax.tree.map(lambda r, part: jax.tree.map(lambda _: r, part), rate, tree)
-    except ValueError:
+    """A rate for each leaf: one number for all, or as many as there are leaves."""
+    structure = jax.tree.structure(tree)
+    rates = jax.tree.leaves(rate)
+    if isinstance(rate, int | float):
+        rates = rates * structure.num_leaves
+    if len(rates) != structure.num_leaves:
         raise ValueError(
-            f"{name} is {rate!r}, which does not fit {jax.tree.structure(tree)}; "
-            f"expected a number, or numbers in a carry of that form. Write {name}=0.1."
-        ) from None
+            f"{name} is {rate!r}, which has {len(rates)} rates for the "
+            f"{structure.num_leaves} leaves of {structure}; expected one number, or "
+            f"one for each leaf in their order. Write {name}=0.1."
+        )
+    return jax.tree.unflatten(structure, rates)
 
 
 def _known(per: str) -> None:

@@ -38,7 +38,7 @@ def last_valid(ys: Any, mask: Any) -> Any:
     return jax.tree.map(take, scan.zero_padding(ys, chosen))
 
 
-def mean_pool(ys: Array, mask: Any) -> Array:
+def mean_pool(ys: Any, mask: Any) -> Array:
     """The mean over the steps that count, zero where none does.
 
     >>> import jax.numpy as jnp, rnnjax
@@ -46,14 +46,14 @@ def mean_pool(ys: Array, mask: Any) -> Array:
     >>> rnnjax.mean_pool(jnp.array([[1.0, 3.0, jnp.nan]]), mask).tolist()
     [2.0]
     """
-    mask = jnp.asarray(mask)
+    ys, mask = jnp.asarray(ys), jnp.asarray(mask)
     kept = scan.zero_padding(ys, mask)
     count = jnp.maximum(mask.sum(-1), 1).astype(ys.dtype)
     total = kept.sum(mask.ndim - 1)
     return total / beside(count, total)
 
 
-def max_pool(ys: Array, mask: Any) -> Array:
+def max_pool(ys: Any, mask: Any) -> Array:
     """The largest value of each feature over the steps that count, zero if none does.
 
     >>> import jax.numpy as jnp, rnnjax
@@ -61,12 +61,12 @@ def max_pool(ys: Array, mask: Any) -> Array:
     >>> rnnjax.max_pool(jnp.array([[-1.0, -3.0, jnp.nan]]), mask).tolist()
     [-1.0]
     """
-    mask = jnp.asarray(mask)
+    ys, mask = jnp.asarray(ys), jnp.asarray(mask)
     kept = jnp.where(beside(mask, ys), ys, -jnp.inf).max(mask.ndim - 1)
     return jnp.where(beside(mask.any(-1), kept), kept, 0)
 
 
-def attention_pool(ys: Array, scores: Array, mask: Any) -> Array:
+def attention_pool(ys: Any, scores: Any, mask: Any) -> Array:
     r"""A weighted mean: :math:`\sum_t softmax_t(scores)\, y_t` over steps that count.
 
     Args:
@@ -88,13 +88,14 @@ def attention_pool(ys: Array, scores: Array, mask: Any) -> Array:
     return (weights[..., None] * kept).sum(-2)
 
 
-def masked_softmax(scores: Array, mask: Any) -> Array:
+def masked_softmax(scores: Any, mask: Any) -> Array:
     """Softmax over the last axis among entries that count; all zero if none does.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> rnnjax.masked_softmax(jnp.ones(3), jnp.array([True, False, True])).tolist()
     [0.5, 0.0, 0.5]
     """
+    scores, mask = jnp.asarray(scores), jnp.asarray(mask)
     largest = jnp.max(scores, -1, keepdims=True, where=mask, initial=-jnp.inf)
     largest = jnp.where(jnp.isfinite(largest), largest, 0)
     shifted = jnp.where(mask, scores - jax.lax.stop_gradient(largest), -jnp.inf)

@@ -89,7 +89,7 @@ def reverse_sequence(xs: Any, lengths: Any) -> Any:
 
 
 def embedding_lookup(
-    table: Array | Sequence[Array],
+    table: Any,
     ids: Any,
     *,
     max_norm: float | None = None,
@@ -295,7 +295,7 @@ def concatenate_carries(*carries: Carry) -> Carry:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=-1), *carries)
 
 
-def beside(flags: Array, like: Array) -> Array:
+def beside(flags: Array, like: Any) -> Array:
     """Flags with axes of size one behind, to stand beside an array of more axes."""
     return flags.reshape(flags.shape + (1,) * (jnp.ndim(like) - flags.ndim))
 

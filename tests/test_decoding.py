@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +28,11 @@ def model():
         return params, CELL.initial_carry(params)
 
 
-def log_probabilities(params, carry, tokens):
+def log_probabilities(model, tokens):
     """Of each of ``tokens`` after those before it, the start token being 1."""
     # Zeros behind, that one compilation serves all lengths.
     inputs = np.array([1, *tokens[:-1], *[0] * (STEPS - len(tokens))])
-    logits = np.asarray(unroll(params, carry, inputs)[1])[: len(tokens)]
+    logits = np.asarray(unroll(*model, inputs)[1])[: len(tokens)]
     logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     return logp[np.arange(len(tokens)), list(tokens)]
 
@@ -45,13 +46,13 @@ def all_sequences(steps):
 
 
 @pytest.mark.parametrize("penalty", [0.0, 0.7, 2.0])
-def test_wide_beams_are_brute_force(model, penalty):
+def test_wide_beams_are_brute_force(model: Any, penalty):
     steps = 3
     scores = {}
     for tokens in all_sequences(steps):
-        total = log_probabilities(*model, tokens).sum()
+        total = log_probabilities(model, tokens).sum()
         scores[tokens] = total / ((5 + len(tokens)) / 6) ** penalty
-    best = sorted(scores, key=scores.get, reverse=True)
+    best = sorted(scores, key=lambda tokens: scores[tokens], reverse=True)
     found = jax.jit(
         functools.partial(
             rnnjax.beam_search, CELL, steps=steps, beams=len(scores), end_token=END,
@@ -65,7 +66,8 @@ def test_wide_beams_are_brute_force(model, penalty):
 
 
 @pytest.mark.parametrize("beams", [1, 2, 4])
-def test_narrow_beams_are_a_search_by_hand(model, beams):
+def test_narrow_beams_are_a_search_by_hand(model: Any, beams):
+    params, carry = model
     kept = [((), 0.0)]
     for _ in range(STEPS):
         candidates = []
@@ -75,7 +77,7 @@ def test_narrow_beams_are_a_search_by_hand(model, beams):
                 continue
             for token in range(VOCABULARY):
                 longer = (*tokens, token)
-                candidates.append((longer, log_probabilities(*model, longer).sum()))
+                candidates.append((longer, log_probabilities(model, longer).sum()))
         kept = sorted(candidates, key=lambda c: c[1], reverse=True)[:beams]
     search = functools.partial(
         rnnjax.beam_search, CELL, steps=STEPS, beams=beams, end_token=END
@@ -85,13 +87,14 @@ def test_narrow_beams_are_a_search_by_hand(model, beams):
     for (tokens, _), row in zip(kept, found.tokens, strict=True):
         assert tuple(row[: len(tokens)].tolist()) == tokens
     if beams == 1:
-        greedy = rnnjax.generate(CELL, *model, 1, steps=STEPS, end_token=END)
+        greedy = rnnjax.generate(CELL, params, carry, 1, steps=STEPS, end_token=END)
         np.testing.assert_array_equal(found.tokens[0], greedy.tokens)
 
 
-def test_more_beams_than_sequences_leave_places_empty(model):
-    given = {"steps": 1, "beams": 6, "end_token": END}
-    found = rnnjax.beam_search(CELL, *model, 1, **given)
+def test_more_beams_than_sequences_leave_places_empty(model: Any):
+    params, carry = model
+    given: Any = {"steps": 1, "beams": 6, "end_token": END}
+    found = rnnjax.beam_search(CELL, params, carry, 1, **given)
     assert np.isfinite(found.scores[:4]).all()
     assert (found.scores[4:] == -np.inf).all()
 
@@ -141,13 +144,13 @@ def test_answers_of_tensorflow_1(name):
         np.testing.assert_array_equal(ours[:length], row[:length])
 
 
-def test_generation_by_hand_stops_and_is_the_same_in_both_loops(model):
+def test_generation_by_hand_stops_and_is_the_same_in_both_loops(model: Any):
     params, carry = model
     pick = jax.jit(functools.partial(rnnjax.sample, temperature=2.0))
 
     @jax.jit
     def write(key):
-        given = {"steps": STEPS, "pick": pick, "end_token": END, "key": key}
+        given: Any = {"steps": STEPS, "pick": pick, "end_token": END, "key": key}
         return rnnjax.generate(CELL, params, carry, 1, **given)
 
     for key in map(jax.random.key, range(5)):
@@ -193,7 +196,7 @@ def test_a_raw_loop_freezes_each_example_when_it_is_finished(stop_early):
     assert found.state.tolist() == [3, 0, 15]
 
 
-def test_scheduled_sampling_runs_from_teacher_forcing_to_generation(model):
+def test_scheduled_sampling_runs_from_teacher_forcing_to_generation(model: Any):
     params, carry = model
     tokens = np.array([1, 3, 0, 2, 3])
 
@@ -228,7 +231,7 @@ def test_scheduled_sampling_runs_from_teacher_forcing_to_generation(model):
     )
 
 
-def test_scheduled_sampling_keeps_the_noise_of_the_cell(model):
+def test_scheduled_sampling_keeps_the_noise_of_the_cell(model: Any):
     params, carry = model
     noisy = rnnjax.stack(CELL, rnnjax.dropout(0.5))
     given = ((params, ()), (carry, ()), np.array([1, 3, 0]), 0.0)
@@ -262,12 +265,13 @@ def test_samples_come_from_the_limited_distribution(limits, weights):
     assert (found[expected == 0] == 0).all()
 
 
-def test_sampling_without_a_key_says_what_to_write(model):
+def test_sampling_without_a_key_says_what_to_write(model: Any):
+    params, carry = model
     with pytest.raises(TypeError, match=r"jax.random.key\(0\)"):
-        rnnjax.generate(CELL, *model, 1, steps=3, pick=rnnjax.sample)
+        rnnjax.generate(CELL, params, carry, 1, steps=3, pick=rnnjax.sample)
 
 
-def test_a_decoder_with_attention_runs_in_beams(model):
+def test_a_decoder_with_attention_runs_in_beams(model: Any):
     del model
     decoder = rnnjax.stack(
         rnnjax.embedding(5, 3),
@@ -284,7 +288,8 @@ def test_a_decoder_with_attention_runs_in_beams(model):
     )
     unroll = jax.jit(decoder.unroll)
     # Scores are those of the sequences that it returns.
-    for tokens, score, length in zip(*found[:3:2], found.lengths, strict=True):
+    found = zip(found.tokens, found.scores, found.lengths, strict=True)
+    for tokens, score, length in found:
         inputs = jnp.concatenate([jnp.array([1], tokens.dtype), tokens[:-1]])
         logits = unroll(params, carry, inputs)[1][:length]
         logp = jax.nn.log_softmax(logits)[np.arange(length), tokens[:length]]

@@ -1,5 +1,6 @@
-"""Programs of TensorFlow 1's tutorials, rewritten, and the page that translates them."""
+"""Programs of TensorFlow 1's tutorials, rewritten, and the page that explains it."""
 
+import itertools
 import pathlib
 import re
 
@@ -13,16 +14,30 @@ import rnnjax
 pytestmark = pytest.mark.float32
 PAGE = (pathlib.Path(__file__).parents[1] / "docs/from-tensorflow-1.md").read_text()
 # What every tutorial passes to a cell or to one of the loops.
-ARGUMENTS = (
-    "num_units forget_bias state_is_tuple activation reuse sequence_length "
-    "initial_state dtype parallel_iterations swap_memory time_major scope zero_state "
-    "state_size output_size"
-).split()
+ARGUMENTS = [
+    "num_units",
+    "forget_bias",
+    "state_is_tuple",
+    "activation",
+    "reuse",
+    "sequence_length",
+    "initial_state",
+    "dtype",
+    "parallel_iterations",
+    "swap_memory",
+    "time_major",
+    "scope",
+    "zero_state",
+    "state_size",
+    "output_size",
+]
 
 
 def rows():
     """TensorFlow's name and our code, of every table that has code of ours."""
-    for table in re.findall(r"\| TensorFlow 1 \| rnnjax .*\n\|[-|]*\n((?:\|.*\n)+)", PAGE):
+    for table in re.findall(
+        r"\| TensorFlow 1 \| rnnjax .*\n\|[-|]*\n((?:\|.*\n)+)", PAGE
+    ):
         for line in table.splitlines():
             theirs, ours = line.split("|")[1:3]
             yield theirs.strip(), re.findall(r"`([^`]+)`", ours)
@@ -37,7 +52,7 @@ def names():
     return namespace
 
 
-@pytest.mark.parametrize(("theirs", "ours"), rows())
+@pytest.mark.parametrize(("theirs", "ours"), list(rows()))
 def test_each_line_of_the_tables_runs(theirs, ours, names):
     assert ours, theirs
     for code in ours:
@@ -67,15 +82,13 @@ def test_three_widths_stepped_by_hand_each_with_a_state_of_its_own():
     cells = [rnnjax.lstm(i, h) for i, h in zip([5, *widths], widths, strict=False)]
     keys = jax.random.split(jax.random.key(0), 3)
     params = [cell.init(k) for cell, k in zip(cells, keys, strict=True)]
-    carries = [
-        cell.initial_carry(p) for cell, p in zip(cells, params, strict=True)
-    ]
+    carries = [cell.initial_carry(p) for cell, p in zip(cells, params, strict=True)]
     xs = jax.random.normal(jax.random.key(1), (4, 5))
     steps = [jax.jit(cell.step) for cell in cells]
     outputs = []
     for x in xs:
         for i, step in enumerate(steps):
-            carries[i], x = step(params[i], carries[i], x)  # noqa: PLW2901
+            carries[i], x = step(params[i], carries[i], x)
         outputs.append(x)
     assert [carry.h.shape for carry in carries] == [(100,), (200,), (300,)]
     # Stacked, the same weights do the same.
@@ -91,7 +104,7 @@ def test_three_widths_stepped_by_hand_each_with_a_state_of_its_own():
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_batch_of_32_by_40_by_5(layers):
     sizes = [5, 10, 20, 30][: layers + 1]
-    cells = [rnnjax.lstm(i, h) for i, h in zip(sizes, sizes[1:], strict=False)]
+    cells = [rnnjax.lstm(i, h) for i, h in itertools.pairwise(sizes)]
     cell = cells[0] if layers == 1 else rnnjax.stack(*cells)
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (32, 40, 5))

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,19 @@ import rnnjax
 from rnnjax import LSTMCarry, testing
 
 TIME, INPUT, HIDDEN = 7, 3, 4
-LENGTHS = np.array([6, 4, 1])
+LENGTHS = jnp.array([6, 4, 1])
 TENSORFLOW = dict(
     np.load(pathlib.Path(__file__).parent / "reference" / "wrappers_tf1.npz")
 )
 
 
 WRAPPERS = {
-    "attention": rnnjax.attention(rnnjax.gru(INPUT + 2, 3), INPUT, 2, (5, 2)),
+    "attention": rnnjax.attention(rnnjax.elman(INPUT + 2, 3), INPUT, 2, (5, 2)),
     "attention-luong": rnnjax.attention(
-        rnnjax.lstm(INPUT + 2, 3), INPUT, 2, (5, 4), score="multiplicative"
+        rnnjax.elman(INPUT + 2, 3), INPUT, 2, (5, 4), score="multiplicative"
     ),
     "attention-window": rnnjax.attention_window(rnnjax.lstm(INPUT, 2), INPUT, 2, 3),
-    "zoneout": rnnjax.zoneout(rnnjax.lstm(INPUT, 2), LSTMCarry(c=0.5, h=0.1)),
+    "zoneout": rnnjax.zoneout(rnnjax.lstm(INPUT, 2), (0.5, 0.1)),
     "dropout": rnnjax.with_dropout(rnnjax.gru(INPUT, 2), inputs=0.3, state=0.3),
     "drop-connect": rnnjax.drop_connect(rnnjax.bidirectional(rnnjax.gru(3, 2)), 0.5),
     "highway": rnnjax.highway(rnnjax.bidirectional(rnnjax.gru(3, 2)), INPUT, 4),
@@ -52,7 +53,7 @@ def lstm_params(values, name):
     return dense_params(values, name, rnnjax.LSTMParams, reorder)
 
 
-def dense_params(values, name, build=rnnjax.ElmanParams, reorder=lambda a: a):
+def dense_params(values, name, build: Any = rnnjax.ElmanParams, reorder=lambda a: a):
     kernel, bias = reorder(values[name + ".kernel"]), reorder(values[name + ".bias"])
     inputs = len(kernel) - kernel.shape[1] // (4 if build is rnnjax.LSTMParams else 1)
     return build(kernel[:inputs], kernel[inputs:], bias)
@@ -123,10 +124,11 @@ def first_carry(name, cell, params, memory):
         carry = jax.vmap(lambda _: cell.initial_carry(params))(memory)
         return carry._replace(memory=memory, valid=valid)
     if name == "bidirectional":
-        draws = [
-            np.random.RandomState(seed).normal(size=(3, 4)) for seed in range(3, 7)
-        ]
-        return LSTMCarry(*draws[:2]), LSTMCarry(*draws[2:])
+        one, two, three, four = (
+            jnp.asarray(np.random.RandomState(seed).normal(size=(3, 4)))
+            for seed in range(3, 7)
+        )
+        return LSTMCarry(one, two), LSTMCarry(three, four)
     return None
 
 
@@ -272,7 +274,7 @@ def test_dropout_of_state_is_that_of_a_loop_by_hand():
         np.testing.assert_allclose((drawn == 0).mean(), rate, atol=0.02)
         assert not (drawn[1:] == drawn[0]).all(1).any()
     assert abs(np.corrcoef(h[0], x[0])[0, 1]) < 0.15
-    c, h, x = masks(LSTMCarry(c=0.25, h=0.5), "sequence")
+    c, h, x = masks((0.25, 0.5), "sequence")
     for drawn, rate in ((c, 0.25), (h, 0.5), (x, 0.5)):
         np.testing.assert_allclose((drawn == 0).mean(), rate, atol=0.06)
         assert (drawn == drawn[0]).all()
@@ -282,7 +284,7 @@ def test_dropout_of_state_is_that_of_a_loop_by_hand():
 @pytest.mark.parametrize("with_key", [True, False])
 def test_zoneout_of_one_freezes_and_of_zero_does_nothing(with_key):
     key = jax.random.key(2) if with_key else None
-    for rates in (1.0, LSTMCarry(c=1.0, h=0.0), 0.0):
+    for rates in (1.0, (1.0, 0.0), 0.0):
         cell = rnnjax.zoneout(rnnjax.lstm(INPUT, HIDDEN), rates)
         params, _, xs = start(cell)
         before = LSTMCarry(jnp.full(HIDDEN, 0.5), jnp.full(HIDDEN, -0.5))
@@ -299,7 +301,7 @@ def test_zoneout_of_one_freezes_and_of_zero_does_nothing(with_key):
 
 def test_zoneout_is_a_loop_by_hand():
     """Krueger et al. 2017, equation 5, the masks taken from what stayed the same."""
-    cell, rates = rnnjax.lstm(INPUT, 200), LSTMCarry(c=0.3, h=0.6)
+    cell, rates = rnnjax.lstm(INPUT, 200), (0.3, 0.6)
     zoned = rnnjax.zoneout(cell, rates)
     params, carry, xs = start(zoned)
     expected, step = carry, jax.jit(cell.step)
@@ -331,7 +333,9 @@ def test_drop_connect_is_dropped_weights_in_a_plain_cell():
         np.testing.assert_allclose(row[~dropped], kept[~dropped] / 0.75)
         assert 4 <= dropped.sum() <= 30
     with pytest.raises(ValueError, match=r"names is \('w',\).*w_hh"):
-        rnnjax.drop_connect(rnnjax.elman(2, 2), 0.5, names=("w",)).init(key)
+        rnnjax.drop_connect(rnnjax.elman(2, 2), 0.5, names=("w",)).init(
+            jax.random.key(0)
+        )
 
 
 def test_one_mask_may_serve_a_batch():
@@ -420,8 +424,8 @@ MISUSE = {
         "score='additive'",
     ),
     "rates": (
-        lambda: run(rnnjax.zoneout(rnnjax.gru(3, 4), LSTMCarry(0.1, 0.1))),
-        "does not fit",
+        lambda: run(rnnjax.zoneout(rnnjax.gru(3, 4), (0.1, 0.1))),
+        "2 rates for the 1 leaves",
     ),
     "lost-noise": (
         lambda: run(rnnjax.zoneout(rnnjax.drop_connect(rnnjax.gru(3, 4), 0.5), 0.1)),
@@ -429,7 +433,9 @@ MISUSE = {
     ),
     "tokens": (lambda: run(rnnjax.dropout(0.5), np.ones(3, int)), "embedding"),
     "keys": (
-        lambda: run(rnnjax.dropout(0.5), key=rnnjax.Keys(jax.random.key(0), 1)),
+        lambda: run(
+            rnnjax.dropout(0.5), key=rnnjax.Keys(jax.random.key(0), jnp.array(1))
+        ),
         "key.step",
     ),
     "start": (

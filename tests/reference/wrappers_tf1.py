@@ -9,6 +9,8 @@ Run it where the real thing installs, with Python 3.7:
 Weights are drawn here and saved with the answers, so that the tests need no TensorFlow.
 """
 
+# pyright: reportMissingImports=false, reportMissingModuleSource=false
+# pyright: reportCallIssue=false
 import pathlib
 
 import numpy as np
