@@ -213,7 +213,7 @@ def lengths(value: Any, batch: int, time: int) -> Array:
                 f"lengths holds {wrong}; expected 0 to {time}, as xs has {time} time "
                 f"steps. {write}, counting valid steps, or pad xs to {max(wrong)}."
             )
-    return value
+    return value.astype(jnp.int32)
 
 
 def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:

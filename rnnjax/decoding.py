@@ -179,7 +179,7 @@ def scheduled_sampling(
     key_coin, key_pick, key_cell = jax.random.split(checks.key(key), 3)
     tokens = jnp.asarray(tokens)
     steps = checks.time_steps(tokens)
-    last = jnp.asarray(steps if length is None else length)
+    last = jnp.asarray(steps if length is None else length, jnp.int32)
     own = jax.random.bernoulli(key_coin, probability, (steps,))
 
     def follow(t, carry, logits, state):

@@ -104,9 +104,11 @@ def raw_unroll(
 
     loop = (carry, x, state, jnp.asarray(finished), jnp.array(0, jnp.int32))
     if not stop_early:
-        loop, emits = lax.scan(lambda c, t: gated(t, c), loop, jnp.arange(steps))
+        loop, emits = lax.scan(
+            lambda c, t: gated(t, c), loop, jnp.arange(steps, dtype=jnp.int32)
+        )
     else:
-        shapes = jax.eval_shape(advance, jnp.array(0), loop)[1]
+        shapes = jax.eval_shape(advance, jnp.array(0, jnp.int32), loop)[1]
         empty = jax.tree.map(lambda s: jnp.zeros((steps, *s.shape), s.dtype), shapes)
 
         def body(loop):
@@ -117,6 +119,6 @@ def raw_unroll(
         _, loop, emits = lax.while_loop(
             lambda loop: (loop[0] < steps) & ~loop[1][3],
             body,
-            (jnp.array(0), loop, empty),
+            (jnp.array(0, jnp.int32), loop, empty),
         )
     return Raw(emits, loop[4], loop[0], loop[2])

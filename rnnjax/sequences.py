@@ -34,7 +34,7 @@ def sequence_mask(lengths: Any, maxlen: int | None = None) -> Array:
                 "from; expected an integer. Write maxlen=xs.shape[1]."
             )
         maxlen = int(jnp.max(lengths, initial=0))
-    return jnp.arange(maxlen) < lengths[..., None]
+    return jnp.arange(maxlen, dtype=jnp.int32) < lengths[..., None]
 
 
 def boolean_mask(values: Any, mask: Any, *, size: int | None = None) -> Array:
@@ -83,7 +83,7 @@ def reverse_sequence(xs: Any, lengths: Any) -> Any:
     """
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     lengths = checks.lengths(lengths, batch, time)[:, None]
-    steps = jnp.arange(time)
+    steps = jnp.arange(time, dtype=jnp.int32)
     index = jnp.where(steps < lengths, lengths - 1 - steps, steps)
     return jax.tree.map(lambda a: jax.vmap(lambda a, i: a[i])(a, index), xs)
 
@@ -132,9 +132,9 @@ def embedding_lookup(
     if partition == "mod":
         part_of, row_of = ids % count, ids // count
     else:
-        starts = np.cumsum([0, *sizes[:-1]])
-        part_of = jnp.searchsorted(jnp.asarray(starts), ids, side="right") - 1
-        row_of = ids - jnp.asarray(starts)[part_of]
+        starts = jnp.asarray(np.cumsum([0, *sizes[:-1]]), jnp.int32)
+        part_of = jnp.searchsorted(starts, ids, side="right") - 1
+        row_of = ids - starts[part_of]
     rows = jnp.zeros((*ids.shape, *parts[0].shape[1:]), parts[0].dtype)
     for i, part in enumerate(parts):
         # One gather from each part: joining them would copy the whole table.
@@ -261,7 +261,7 @@ def pack(xs: Any, lengths: Any, *, size: int | None = None) -> Packed:
         size = max(int(lengths.sum()), 1)
     first = jnp.broadcast_to(jnp.arange(time) == 0, (batch, time))
     reset = boolean_mask(first, valid, size=size)
-    mask = jnp.arange(len(reset)) < lengths.sum()
+    mask = jnp.arange(len(reset), dtype=jnp.int32) < lengths.sum(dtype=jnp.int32)
     return Packed(
         jax.tree.map(lambda a: boolean_mask(a, valid, size=size), xs), reset, mask
     )
@@ -275,9 +275,10 @@ def unpack(ys: Any, lengths: Any, time: int) -> Any:
     [[1, 2, 0], [3, 4, 5]]
     """
     lengths = _integers("lengths", lengths)
-    starts = jnp.cumsum(lengths) - lengths
+    starts = jnp.cumsum(lengths, dtype=jnp.int32) - lengths
     valid = sequence_mask(lengths, time)
-    index = jnp.where(valid, starts[:, None] + jnp.arange(time), 0)
+    steps = jnp.arange(time, dtype=jnp.int32)
+    index = jnp.where(valid, starts[:, None] + steps, 0)
     return scan.zero_padding(jax.tree.map(lambda a: a[index], ys), valid)
 
 
@@ -307,4 +308,4 @@ def _integers(name: str, value: Any) -> Array:
             f"{name} has dtype {value.dtype}; expected integers. Write "
             f"{name}.astype(jnp.int32)."
         )
-    return value
+    return value.astype(jnp.int32)

@@ -66,7 +66,7 @@ def unroll(
         mask = checks.flags("mask", mask, (batch, time))
     if lengths is not None:
         lengths = checks.lengths(lengths, batch, time)
-        counted = jnp.arange(time) < lengths[:, None]
+        counted = jnp.arange(time, dtype=lengths.dtype) < lengths[:, None]
         mask = counted if mask is None else mask & counted
     if isinstance(reset, Reset):
         where = checks.flags("reset.where", reset.where, (batch, time))
