@@ -14,6 +14,7 @@ from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
 from rnnjax.recurrence import recurrence
 from rnnjax.trace import observe
+from rnnjax.walk import as_keys
 
 
 class LeakyParams(NamedTuple):
@@ -289,7 +290,7 @@ def _leaky(init, recurrent, input_size, hidden_size, dt, noise, activation, trav
         xs, time = checks.sequence(xs, shape, dtype)
         xi = None
         if key is not None and noise:
-            xi = jax.random.normal(checks.key(key), (time, hidden_size), dtype)
+            xi = jax.random.normal(as_keys(key).step, (time, hidden_size), dtype)
         return cell.unroll(params, carry, (xs, xi), mask=mask, reset=reset, key=key)
 
     return Cell(init, initial_carry, step, unroll)
