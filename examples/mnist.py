@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     images, labels = jnp.asarray(score.images), score.labels
 
     def evaluate(params):
-        read = training.predict(logits, params, images).argmax(axis=-1)
+        read = np.asarray(training.predict(logits, params, images)).argmax(axis=-1)
         return {f"{data.scored_on}_accuracy": np.mean(read == labels)}
 
     state = training.init(params, optimizer, key_train)
