@@ -57,7 +57,7 @@ def build(name: str, hidden: int | None, read_out: str) -> Model:
     units = hidden or 30
     if name == "stacked":
         cell = rnnjax.stack(rnnjax.lstm(28, units), rnnjax.lstm(units, 10))
-        return Model(cell, lambda carry, ys: ys[:, -1], None)
+        return Model(cell, lambda carry, ys: carry[-1].h, None)
     if name == "bilstm":
         cell = rnnjax.stack(rnnjax.bidirectional(rnnjax.lstm(28, 10), merge=jnp.add))
     else:
@@ -205,7 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     images, labels = jnp.asarray(score.images), score.labels
 
     def evaluate(params):
-        read = training.predict(logits, params, images).argmax(axis=-1)
+        read = np.asarray(training.predict(logits, params, images)).argmax(axis=-1)
         return {f"{data.scored_on}_accuracy": np.mean(read == labels)}
 
     state = training.init(params, optimizer, key_train)
