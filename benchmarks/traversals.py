@@ -24,7 +24,12 @@ SIZES = [
     (1, 1000, 64, 64),
     (16, 1000, 16, 64),
 ]
-TRAVERSALS = [scan.fused, scan.hoisted, scan.deferred, scan.checkpointed]
+TRAVERSALS = {
+    "fused": scan.fused,
+    "hoisted": scan.hoisted,
+    "deferred": scan.deferred,
+    "checkpointed": scan.checkpointed,
+}
 
 
 def calls(traversal, batch, steps, input_size, hidden_size):
@@ -45,11 +50,10 @@ def calls(traversal, batch, steps, input_size, hidden_size):
 def main(rounds: int = 15):
     """Time all traversals of a size in alternating rounds; print the medians."""
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, float32, LSTM\n")
-    names = [traversal.__name__ for traversal in TRAVERSALS]
-    print("| B, T, I, H |", " | ".join(names), "|")
-    print("|---" * (len(names) + 1) + "|")
+    print("| B, T, I, H |", " | ".join(TRAVERSALS), "|")
+    print("|---" * (len(TRAVERSALS) + 1) + "|")
     for size in SIZES:
-        runs = [run for traversal in TRAVERSALS for run in calls(traversal, *size)]
+        runs = [run for walk in TRAVERSALS.values() for run in calls(walk, *size)]
         times = [[] for _ in runs]
         for run in runs:
             run()

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax.cell import Carry, Params, Reset
+from rnnjax.cell import Carry, Keys, Params, Reset
 
 
 def size(name: str, value: Any) -> int:
@@ -50,6 +50,15 @@ def key(value: Any, *, name: str = "key") -> Array:
             f"{name}[0], or jax.vmap over the axis of the keys."
         )
     return value
+
+
+def noise_key(value: Any) -> Array | Keys:
+    """What ``unroll`` takes as its ``key``: one typed key, or two as `Keys`."""
+    if not isinstance(value, Keys):
+        return key(value)
+    return Keys(
+        key(value.sequence, name="key.sequence"), key(value.step, name="key.step")
+    )
 
 
 def step_input(x: Any, shape: tuple[int, ...] | None, dtype: Any) -> Any:
@@ -204,7 +213,7 @@ def lengths(value: Any, batch: int, time: int) -> Array:
                 f"lengths holds {wrong}; expected 0 to {time}, as xs has {time} time "
                 f"steps. {write}, counting valid steps, or pad xs to {max(wrong)}."
             )
-    return value
+    return value.astype(jnp.int32)
 
 
 def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:

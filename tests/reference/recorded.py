@@ -34,5 +34,5 @@ def store(name, given, out, weights, grads):
     stored |= {f"grad.{k}": g for k, g in grads.items()}
     arrays = {k: np.asarray(v) for k, v in stored.items()}
     path = pathlib.Path(__file__).with_name(f"{name}.npz")
-    np.savez_compressed(path, lengths=LENGTHS, **arrays)
+    np.savez_compressed(path, lengths=LENGTHS, **arrays)  # pyright: ignore
     print(name)

@@ -1,0 +1,191 @@
+"""Compare the libraries: ``python -m benchmarks.compare --help``."""
+
+import argparse
+import os
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine, processes, report
+from benchmarks.peers import MODULES
+from benchmarks.rounds import BUSY, Effort, Mismatch, Workers, run
+from benchmarks.workloads import CELLS, WORKLOADS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; 0 if all was measured, 1 if not, 2 if it was called wrongly."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _options(arguments)
+    results: dict[str, Any] = {
+        "command": _command(arguments),
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": machine.describe(),
+        "accelerator": machine.accelerator() if options.device == "gpu" else "",
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "quick": options.quick,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "idle": machine.idle_check(),
+        "versions": {},
+        "about": {},
+        "missing": {},
+        "cases": [],
+    }
+    workers: Workers = {}
+    began = time.monotonic()
+    try:
+        _start(options, workers, results)
+        print("\n".join(report.heading(results)), flush=True)
+        if not workers:
+            print("None of the libraries asked for is installed.", file=sys.stderr)
+            return 2
+        with tempfile.TemporaryDirectory(prefix="benchmarks-") as arrays:
+            _measure(options, workers, results, Path(arrays))
+    except Mismatch as mismatch:
+        print(f"\nStopped: not all compute the same.\n{mismatch}", file=sys.stderr)
+        return 1
+    finally:
+        for worker in workers.values():
+            processes.stop(worker)
+    results["minutes"] = (time.monotonic() - began) / 60
+    report.write(results, options.out)
+    print(f"\nWritten to {options.out}: {', '.join(report.FILES)}")
+    if options.update_docs:
+        for path in report.update_docs(results, options.out):
+            print(f"Updated {path}")
+    failed = report.failures(results)
+    print("\n".join(failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compare",
+        description="Time rnnjax beside torch and the JAX libraries, each in a process "
+        "of its own, by turns, after comparing what they compute.",
+        epilog="Workloads: "
+        + " · ".join(f"{key} {w.title}" for key, w in WORKLOADS.items()),
+    )
+
+    def some_of(known):
+        def parse(text):
+            chosen = tuple(text.split(","))
+            unknown = [word for word in chosen if word not in known]
+            if unknown:
+                raise argparse.ArgumentTypeError(
+                    f"{','.join(unknown)} is not among {','.join(known)}"
+                )
+            return chosen
+
+        return parse
+
+    def several(name, known, help):
+        parser.add_argument(
+            name,
+            type=some_of(tuple(known)),
+            default=tuple(known),
+            metavar="A,B",
+            help=f"{help}, of {','.join(known)} (default: all)",
+        )
+
+    several("--workloads", WORKLOADS, "rows")
+    several("--peers", MODULES, "libraries")
+    several("--cells", CELLS, "cells")
+    cores = len(machine.cores())
+    parser.add_argument(
+        "--threads",
+        type=int,
+        choices=range(1, cores + 1),
+        default=cores,
+        metavar=f"1…{cores}",
+        help="cores and threads for each library (default: all)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="turns of each library (default: 5)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=0.5,
+        help="time for the calls of a library in a case, all rounds together; at least "
+        "one call a round is made (default: 0.5)",
+    )
+    parser.add_argument(
+        "--input-gradients",
+        action="store_true",
+        help="in backward, differentiate by the inputs too",
+    )
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: shows that all runs, no more"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("build/benchmarks"),
+        help="folder for the results (default: build/benchmarks)",
+    )
+    parser.add_argument(
+        "--update-docs",
+        action="store_true",
+        help="write table and picture into docs/performance.md, the means into README",
+    )
+    options = parser.parse_args(arguments)
+    if options.rounds < 1:
+        parser.error(f"--rounds is {options.rounds}; expected 1 or more")
+    if options.quick and options.update_docs:
+        parser.error("--quick measures nothing; leave it out with --update-docs")
+    return options
+
+
+def _command(arguments: list[str]) -> str:
+    """What to type to measure the same; where the results went is not part of it."""
+    kept = [a for a in arguments if a != "--update-docs"]
+    if "--out" in kept:
+        place = kept.index("--out")
+        del kept[place : place + 2]
+    return shlex.join(["python", "-m", "benchmarks.compare", *kept])
+
+
+def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
+    """All libraries import at once; none of that is timed."""
+    started = {
+        peer: processes.start(peer, options.threads, options.device)
+        for peer in options.peers
+    }
+    workers.update(started)
+    for peer, worker in started.items():
+        greeting = processes.greeting(worker)
+        if "missing" in greeting:
+            results["missing"][peer] = greeting["missing"]
+            processes.stop(workers.pop(peer))
+        else:
+            results["versions"][peer] = greeting["versions"]
+            results["about"][peer] = greeting["about"]
+
+
+def _measure(
+    options: Any, workers: Workers, results: dict[str, Any], arrays: Path
+) -> None:
+    effort = Effort(options.rounds, options.seconds)
+    for letter in options.workloads:
+        print(f"\n{letter}: {WORKLOADS[letter].title}", flush=True)
+        for group in WORKLOADS[letter].groups(options.cells, options.quick):
+            if options.input_gradients:
+                group = [case._replace(input_gradients=True) for case in group]
+            entries = run(group, workers, effort, arrays)
+            results["cases"] += entries
+            for entry in entries:
+                print(report.line(entry), flush=True)
+            busy = entries[0]["others"].get("others", 0)
+            if busy > BUSY:
+                print(f"  other processes took {busy:.0%} of the cores meanwhile")
+            report.write_json(results, options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Keras 3 on its JAX backend: ``LSTM``, ``GRU`` and ``SimpleRNN`` layers."""
+
+import functools
+import os
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import jax_driver
+from benchmarks.peers import LeftOut
+from benchmarks.workloads import Case, Layer
+
+os.environ["KERAS_BACKEND"] = "jax"
+import keras
+
+PACKAGES = ("keras", "jax", "jaxlib", "numpy", "optax")
+
+
+def _swap(array):
+    """The GRU's gates r z n become Keras's z r n, and back."""
+    r, z, n = np.split(np.asarray(array), 3, axis=-1)
+    return np.concatenate([z, r, n], axis=-1)
+
+
+def _weights(layer: Layer) -> list[np.ndarray]:
+    if layer.b_hn is None:
+        return [*layer[:3]]
+    recurrent = np.zeros_like(layer.b)
+    recurrent[-layer.b_hn.size :] = layer.b_hn
+    biases = np.stack([_swap(layer.b), _swap(recurrent)])
+    return [_swap(layer.w_ih), _swap(layer.w_hh), biases]
+
+
+def _layer(case: Case, weights: list[Any]) -> Layer:
+    w_ih, w_hh, b = weights
+    if case.cell != "gru":
+        return Layer(w_ih, w_hh, b, None)
+    w_ih, w_hh, b = _swap(w_ih), _swap(w_hh), _swap(b)
+    return Layer(w_ih, w_hh, b[0], b[1][-case.hidden :])
+
+
+def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
+    if case.checkpointed:
+        raise LeftOut("recomputation is rnnjax's row")
+    if case.vmap:
+        raise LeftOut("its layers want a batch axis: nothing for vmap to do")
+    kind, cell_kind = {
+        "lstm": (keras.layers.LSTM, keras.layers.LSTMCell),
+        "gru": (keras.layers.GRU, keras.layers.GRUCell),
+        "elman": (keras.layers.SimpleRNN, keras.layers.SimpleRNNCell),
+    }[case.cell]
+    streams = case.mode in ("step", "chunk")
+    options = {"return_sequences": True, "zero_output_for_mask": True}
+    rnns: list[Any] = []
+    if case.bidirectional:
+        rnns = [keras.layers.Bidirectional(kind(case.hidden, **options))]
+    else:
+        for _ in layers:
+            rnns.append(kind(case.hidden, return_state=streams, **options))
+    inputs = case.inputs
+    for rnn in rnns:
+        rnn.build((case.batch, case.time, inputs))
+        inputs = len(layers) // len(rnns) * case.hidden
+    per_rnn = len(layers) // len(rnns)
+    for k, rnn in enumerate(rnns):
+        own = layers[k * per_rnn : (k + 1) * per_rnn]
+        values = [w for layer in own for w in _weights(layer)]
+        for variable, value in zip(rnn.trainable_variables, values, strict=True):
+            variable.assign(value)
+    fixed = [[v.value for v in rnn.non_trainable_variables] for rnn in rnns]
+
+    def unroll(params, xs, lengths):
+        rest = {}
+        if lengths is not None:
+            rest["mask"] = jnp.arange(case.time) < lengths[:, None]
+        for rnn, own, other in zip(rnns, params, fixed, strict=True):
+            xs, _ = rnn.stateless_call(own, other, xs, **rest)
+        return xs
+
+    def common(params):
+        flat = [weight for own in params for weight in own]
+        return [_layer(case, flat[i : i + 3]) for i in range(0, len(flat), 3)]
+
+    def states(carry):
+        return [*carry] if case.cell == "lstm" else [carry]
+
+    def chunk(params, carry, xs):
+        (ys, *carry), _ = rnns[0].stateless_call(
+            params[0], fixed[0], xs, initial_state=states(carry)
+        )
+        return tuple(carry) if case.cell == "lstm" else carry[0], ys
+
+    cell = cell_kind(case.hidden)
+    cell.build((1, case.inputs))
+    cell_fixed = [v.value for v in cell.non_trainable_variables]
+
+    def step(params, carry, x):
+        (y, carry), _ = cell.stateless_call(params[0], cell_fixed, x, states(carry))
+        return tuple(carry) if case.cell == "lstm" else carry[0], y
+
+    h = jnp.zeros((1, case.hidden), jnp.float32)
+    return jax_driver.Model(
+        params=[[v.value for v in rnn.trainable_variables] for rnn in rnns],
+        layers=common,
+        unroll=unroll,
+        carry=(h, h) if case.cell == "lstm" else h,
+        step=step,
+        chunk=chunk,
+    )
+
+
+prepare = functools.partial(jax_driver.prepare, build)

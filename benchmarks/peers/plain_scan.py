@@ -1,0 +1,88 @@
+"""No library: `jax.lax.scan` and the equations, as one would write them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import jax_driver
+from benchmarks.peers import LeftOut
+from benchmarks.workloads import Case, Layer
+
+PACKAGES = ("jax", "jaxlib", "numpy", "optax")
+
+
+def _lstm(layer, carry, x):
+    c, h = carry
+    i, f, g, o = jnp.split(x @ layer.w_ih + h @ layer.w_hh + layer.b, 4, axis=-1)
+    i, f, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o)
+    c = f * c + i * jnp.tanh(g)
+    h = o * jnp.tanh(c)
+    return (c, h), h
+
+
+def _gru(layer, h, x):
+    x_r, x_z, x_n = jnp.split(x @ layer.w_ih + layer.b, 3, axis=-1)
+    h_r, h_z, h_n = jnp.split(h @ layer.w_hh, 3, axis=-1)
+    r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+    h = (1 - z) * jnp.tanh(x_n + r * (h_n + layer.b_hn)) + z * h
+    return h, h
+
+
+def _elman(layer, h, x):
+    h = jnp.tanh(x @ layer.w_ih + h @ layer.w_hh + layer.b)
+    return h, h
+
+
+STEPS = {"lstm": _lstm, "gru": _gru, "elman": _elman}
+
+
+def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
+    if case.checkpointed:
+        raise LeftOut("recomputation is rnnjax's row")
+    step = STEPS[case.cell]
+
+    def zeros(*shape):
+        h = jnp.zeros((*shape, case.hidden), jnp.float32)
+        return (h, h) if case.cell == "lstm" else h
+
+    def masked(layer, carry, inputs):
+        x, valid = inputs
+        after, y = step(layer, carry, x)
+        hold = functools.partial(jnp.where, valid[:, None])
+        return jax.tree.map(hold, after, carry), hold(y, 0)
+
+    def unroll(params, xs, lengths):
+        depth = 2 if case.bidirectional else 1
+        for first in range(0, len(params), depth):
+            directions = []
+            for backwards, layer in enumerate(params[first : first + depth]):
+                walk, inputs = functools.partial(step, layer), xs
+                if lengths is not None:
+                    # Backwards the padding comes first, and the carry stays at zero.
+                    walk = functools.partial(masked, layer)
+                    inputs = xs, jnp.arange(case.time)[:, None] < lengths
+                start = zeros(*xs.shape[1:-1])
+                reverse = bool(backwards)
+                directions.append(jax.lax.scan(walk, start, inputs, reverse=reverse)[1])
+            xs = jnp.concatenate(directions, axis=-1)
+        return xs
+
+    def unroll_singles(params, xs, lengths):
+        return jax.vmap(lambda x: unroll(params, x, lengths))(xs)
+
+    def chunk(params, carry, xs):
+        return jax.lax.scan(functools.partial(step, params[0]), carry, xs)
+
+    return jax_driver.Model(
+        params=jax.tree.map(jnp.asarray, layers),
+        layers=lambda params: params,
+        unroll=unroll_singles if case.vmap else unroll,
+        time_major=not case.vmap,
+        carry=zeros(1),
+        step=lambda params, carry, x: step(params[0], carry, x),
+        chunk=chunk,
+    )
+
+
+prepare = functools.partial(jax_driver.prepare, build)

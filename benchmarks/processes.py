@@ -1,0 +1,116 @@
+"""The worker processes, seen from the one that starts them."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+LONGEST_ANSWER = 600.0
+
+
+class Worker(NamedTuple):
+    """A running peer, what it said of its versions, and where its stderr goes."""
+
+    peer: str
+    threads: int
+    device: str
+    process: subprocess.Popen[str]
+    errors: IO[str]
+
+
+class Crashed(RuntimeError):
+    """A worker died or did not answer."""
+
+
+def environment(threads: int, device: str) -> dict[str, str]:
+    """The same surroundings for every peer, set before anything is imported."""
+    count = str(threads)
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        **dict.fromkeys(names, count),
+        "PYTHONPATH": os.pathsep.join(path),
+        "JAX_PLATFORMS": "cuda" if device == "gpu" else "cpu",
+        "JAX_ENABLE_X64": "0",
+        # On a GPU products of float32 would be rounded to TF32, in torch they are not.
+        "JAX_DEFAULT_MATMUL_PRECISION": "float32",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+
+
+def start(peer: str, threads: int, device: str) -> Worker:
+    """Start a peer; `greeting` waits until it has imported its library."""
+    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`stop` closes it)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.worker", peer, str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        env=environment(threads, device),
+    )
+    return Worker(peer, threads, device, process, errors)
+
+
+def greeting(worker: Worker) -> dict[str, Any]:
+    """``{"versions": …}``, or ``{"missing": …}`` where a library is not installed."""
+    return _read(worker)
+
+
+def ask(worker: Worker, action: str, **request: Any) -> dict[str, Any]:
+    """Send one request and wait for its answer."""
+    stdin = worker.process.stdin
+    assert stdin is not None
+    try:
+        stdin.write(json.dumps({"action": action, **request}) + "\n")
+        stdin.flush()
+    except BrokenPipeError:
+        raise Crashed(_last_words(worker)) from None
+    return _read(worker)
+
+
+def restart(worker: Worker) -> Worker:
+    """A new process in place of one that died; what it had prepared is lost."""
+    stop(worker)
+    fresh = start(worker.peer, worker.threads, worker.device)
+    greeting(fresh)
+    return fresh
+
+
+def stop(worker: Worker) -> None:
+    """End a worker that was started here."""
+    if worker.process.stdin is not None:
+        worker.process.stdin.close()
+    try:
+        worker.process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        worker.process.kill()
+        worker.process.wait()
+    if worker.process.stdout is not None:
+        worker.process.stdout.close()
+    worker.errors.close()
+
+
+def _read(worker: Worker) -> dict[str, Any]:
+    stdout = worker.process.stdout
+    assert stdout is not None
+    if not select.select([stdout], [], [], LONGEST_ANSWER)[0]:
+        worker.process.kill()
+        raise Crashed(f"no answer for {LONGEST_ANSWER:.0f} s")
+    line = stdout.readline()
+    if not line:
+        worker.process.wait()
+        raise Crashed(_last_words(worker))
+    return json.loads(line)
+
+
+def _last_words(worker: Worker) -> str:
+    worker.errors.seek(0)
+    lines = worker.errors.read().strip().splitlines()[-5:]
+    return f"exit status {worker.process.poll()}; " + " | ".join(lines)

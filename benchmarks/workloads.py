@@ -1,0 +1,255 @@
+"""What is measured: the sizes, the modes and the numbers that go in."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CELLS = ("lstm", "gru", "elman")
+GATES = {"lstm": 4, "gru": 3, "elman": 1}
+CLASSES = 10
+VOCABULARY = 10_000
+CHUNK = 64
+
+
+class Case(NamedTuple):
+    """One measurement: a cell, its sizes and what is done with it.
+
+    ``mode`` is one of
+
+    - ``forward``: the outputs of a batch;
+    - ``backward``: the outputs and the gradients of the weights, for given cotangents
+      (of the inputs too with ``input_gradients``);
+    - ``train``: a whole training step, read-out, loss and Adam included;
+    - ``step``: one sample of a stream, the carry handed on;
+    - ``chunk``: `CHUNK` samples of a stream, the carry handed on;
+    - ``compile``: trace and compile ``backward``;
+    - ``product``: a square float32 matrix product, ``hidden`` to a side, no cell.
+    """
+
+    workload: str
+    cell: str
+    mode: str
+    batch: int
+    time: int
+    inputs: int
+    hidden: int
+    layers: int = 1
+    bidirectional: bool = False
+    ragged: bool = False
+    vmap: bool = False
+    checkpointed: bool = False
+    tokens: bool = False
+    input_gradients: bool = False
+
+
+class Layer(NamedTuple):
+    """Weights of one layer in one direction, the same numbers for every library.
+
+    ``w_ih: (i, g·h)``, ``w_hh: (h, g·h)``, ``b: (g·h,)`` and, for the GRU, ``b_hn``:
+    the bias inside the reset gate. Gates stand in torch's order: i f g o, and r z n.
+    The arrays are NumPy's, or those in which a library gives its gradients back.
+    """
+
+    w_ih: Any
+    w_hh: Any
+    b: Any
+    b_hn: Any
+
+
+class Data(NamedTuple):
+    """All arrays of a case, batch first; a direction's layers stand side by side."""
+
+    layers: list[Layer]
+    xs: np.ndarray
+    lengths: np.ndarray | None
+    cotangent: np.ndarray
+    labels: np.ndarray
+    table: np.ndarray | None
+    w_out: np.ndarray
+    b_out: np.ndarray
+
+
+def name(case: Case) -> str:
+    """A short unique name, for example ``I lstm backward ragged``."""
+    words = [case.workload, case.cell, case.mode]
+    if case.mode in ("step", "chunk"):
+        words.append(f"H={case.hidden}")
+    if case.mode == "compile":
+        words += [f"T={case.time}", f"layers={case.layers}"]
+    words += [w for w in ("ragged", "vmap", "checkpointed") if getattr(case, w)]
+    return " ".join(words)
+
+
+def flops(case: Case) -> int:
+    """Floating-point operations of the matrix products of one forward pass."""
+    if case.mode == "product":
+        return 2 * case.hidden**3
+    directions = 2 if case.bidirectional else 1
+    outputs = directions * case.hidden
+    rows = sum(
+        (case.inputs if depth == 0 else outputs) + case.hidden
+        for depth in range(case.layers)
+    )
+    columns = directions * GATES[case.cell] * case.hidden
+    return 2 * case.batch * case.time * rows * columns
+
+
+def data(case: Case) -> Data:
+    """The arrays of a case, equal in every process."""
+    rng = np.random.default_rng(0)
+    directions = 2 if case.bidirectional else 1
+    gates, hidden, outputs = GATES[case.cell], case.hidden, directions * case.hidden
+    bound = hidden**-0.5
+
+    def uniform(*shape):
+        return rng.uniform(-bound, bound, shape).astype(np.float32)
+
+    def normal(*shape):
+        return rng.standard_normal(shape, np.float32)
+
+    layers = [
+        Layer(
+            uniform(case.inputs if depth == 0 else outputs, gates * hidden),
+            uniform(hidden, gates * hidden),
+            uniform(gates * hidden),
+            uniform(hidden) if case.cell == "gru" else None,
+        )
+        for depth in range(case.layers)
+        for _ in range(directions)
+    ]
+    lengths = None
+    if case.ragged:
+        lengths = rng.integers(case.time // 8, case.time + 1, case.batch, np.int32)
+    shape = (case.batch, case.time)
+    if case.tokens:
+        xs = rng.integers(0, VOCABULARY, shape, np.int32)
+        labels = rng.integers(0, VOCABULARY, shape, np.int32)
+        table = normal(VOCABULARY, case.inputs)
+        classes = VOCABULARY
+    else:
+        xs = normal(*shape, case.inputs)
+        labels = rng.integers(0, CLASSES, case.batch, np.int32)
+        table = None
+        classes = CLASSES
+    return Data(
+        layers,
+        xs,
+        lengths,
+        normal(*shape, outputs),
+        labels,
+        table,
+        uniform(outputs, classes),
+        uniform(classes),
+    )
+
+
+Group = list[Case]
+"""Cases that are compared with each other, hence timed in the same rounds."""
+
+
+class Workload(NamedTuple):
+    """A row of the table: a line that says what it is, and its groups of cases.
+
+    ``groups(cells, quick)`` leaves out the cells that were not asked for; ``quick``
+    makes everything small.
+    """
+
+    title: str
+    groups: Callable[[tuple[str, ...], bool], list[Group]]
+
+
+def _plain(letter: str, *size: int, train: bool = False, tokens: bool = False):
+    batch, time, inputs, hidden, layers = size
+    most = (4, 6, 3, 8)
+
+    def groups(cells, quick):
+        b, t, i, h = map(min, size[:4], most) if quick else size[:4]
+        made = []
+        for cell in cells:
+            case = Case(letter, cell, "forward", b, t, i, h, layers)
+            made += [[case], [case._replace(mode="backward")]]
+            if train and cell != "elman":
+                made.append([case._replace(mode="train", tokens=tokens)])
+        return made
+
+    title = f"batch {batch}, {time} steps, {inputs} inputs, {hidden} units"
+    title += f", {layers} layers" if layers > 1 else ""
+    if train:
+        title += ", a language model's training step" if tokens else ", training step"
+    return Workload(title, groups)
+
+
+def _gated(cells):
+    return [cell for cell in cells if cell != "elman"]
+
+
+def _ragged(cells, quick):
+    b, t, i, h = (4, 16, 3, 8) if quick else (32, 128, 128, 128)
+    full = [
+        Case("I", cell, mode, b, t, i, h, bidirectional=True)
+        for cell in _gated(cells)
+        for mode in ("forward", "backward")
+    ]
+    return [[case, case._replace(ragged=True)] for case in full]
+
+
+def _vmap(cells, quick):
+    b, t, i, h = (4, 6, 3, 8) if quick else (128, 28, 28, 128)
+    batches = [
+        Case("J", cell, mode, b, t, i, h)
+        for cell in _gated(cells)
+        for mode in ("forward", "backward")
+    ]
+    return [[case, case._replace(vmap=True)] for case in batches]
+
+
+def _stream(cells, quick):
+    return [
+        [Case("K", cell, mode, 1, CHUNK if mode == "chunk" else 1, 8, hidden)]
+        for cell in _gated(cells)
+        for hidden in ((8,) if quick else (8, 32, 64))
+        for mode in ("step", "chunk")
+    ]
+
+
+def _compile(cells, quick):
+    times, depths = ((4, 8), (1, 2)) if quick else ((64, 4096), (1, 8))
+    return [
+        [Case("L", "lstm", "compile", 16, time, 64, 64, layers) for time in times]
+        for layers in depths
+        if "lstm" in cells
+    ]
+
+
+def _memory(cells, quick):
+    case = Case("M", "lstm", "backward", 16, 16 if quick else 4096, 64, 64)
+    return [[case, case._replace(checkpointed=True)]] if "lstm" in cells else []
+
+
+def _product(cells, quick):
+    return [[Case("P", "none", "product", 1, 1, 1, 64 if quick else 2048)]]
+
+
+WORKLOADS = {
+    "A": _plain("A", 1, 1000, 64, 64, 1),
+    "B": _plain("B", 128, 10, 1, 30, 1),
+    "C": _plain("C", 16, 1000, 16, 64, 1),
+    "D": _plain("D", 128, 28, 28, 128, 1, train=True),
+    "E": _plain("E", 20, 35, 200, 200, 2, train=True, tokens=True),
+    "F": _plain("F", 64, 100, 128, 256, 1),
+    "G": _plain("G", 32, 100, 512, 512, 1),
+    "H": _plain("H", 64, 256, 512, 512, 2),
+    "I": Workload(
+        "bidirectional, batch 32, 128 inputs, 128 units, 128 steps or lengths 16…128",
+        _ragged,
+    ),
+    "J": Workload("D as one explicit batch and as a vmap of single sequences", _vmap),
+    "K": Workload(
+        f"a stream, 8 inputs: one step a call, and chunks of {CHUNK}", _stream
+    ),
+    "L": Workload("compile time, batch 16, 64 inputs, 64 units", _compile),
+    "M": Workload("memory, batch 16, 4096 steps, 64 inputs, 64 units", _memory),
+    "P": Workload("a 2048³ float32 product: what the machine can do", _product),
+}
+GRID = tuple("ABCDEFGH")

@@ -1,0 +1,193 @@
+"""The benchmark: it runs, compares before it times, and derives what it says."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import agree, compare, figures, machine, processes, report, rounds
+from benchmarks.peers import MODULES
+from benchmarks.workloads import Case, data, flops, name
+
+ROOT = Path(__file__).parents[1]
+CASE = Case("A", "lstm", "backward", 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        ("--workloads A", set(MODULES)),
+        (
+            "--workloads D,I,J,K,L,M,P --cells lstm --peers torch,scan,rnnjax",
+            {"torch", "scan", "rnnjax"},
+        ),
+    ],
+)
+def test_a_quick_run_measures_every_case_in_every_library(arguments, asked, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.compare", "--quick", "--rounds", "1"]
+    command += ["--seconds", "0", "--out", str(tmp_path), *arguments.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["versions"]) | set(results["missing"]) == asked
+    # torch is in no extra; everything else is.
+    assert set(results["missing"]) <= {"torch"}
+    for entry in results["cases"]:
+        assert set(entry["peers"]) == set(results["versions"])
+        for peer, answer in entry["peers"].items():
+            assert answer.get("median", 0) > 0 or answer["left_out"], (entry, peer)
+        assert "median" in entry["peers"]["rnnjax"], entry
+    table = (tmp_path / "table.md").read_text()
+    assert all(f"| {entry['name']} |" in table for entry in results["cases"])
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_timed_after_a_difference(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(agree, "OUTPUTS", -1.0)
+    arguments = "--quick --workloads A --cells elman --peers scan,rnnjax --out"
+    assert compare.main([*arguments.split(), str(tmp_path)]) == 1
+    assert "A elman forward: rnnjax against scan: ys differs" in capfd.readouterr().err
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_library_that_dies_fails_its_case_and_no_other(tmp_path):
+    workers = {"scan": processes.start("scan", 1, "cpu")}
+    effort = rounds.Effort(1, 0.0)
+    try:
+        assert "jax" in processes.greeting(workers["scan"])["versions"]
+        workers["scan"].process.kill()
+        (entry,) = rounds.run([CASE], workers, effort, tmp_path)
+        assert "exit status -9" in entry["peers"]["scan"]["failed"]
+        (entry,) = rounds.run([CASE], workers, effort, tmp_path)
+        assert entry["peers"]["scan"]["median"] > 0
+    finally:
+        processes.stop(workers["scan"])
+
+
+@pytest.mark.parametrize(
+    ("got", "complaint"),
+    [
+        ({"ys": np.ones(3)}, None),
+        ({"ys": np.ones(3) + 5e-5}, None),
+        ({"ys": np.ones(3) + 5e-4}, "differs"),
+        ({"ys": np.array([1.0, np.nan, 1.0])}, "differs by nan"),
+        ({"ys": np.ones((3, 1))}, "shape"),
+        ({}, "missing"),
+        ({"ys": np.ones(3), "zs": np.ones(3)}, "unexpected"),
+    ],
+)
+def test_differences_are_found(got, complaint):
+    found = agree.differences({"ys": np.ones(3)}, got)
+    assert bool(found) == bool(complaint)
+    assert complaint is None or complaint in found[0]
+
+
+def test_every_process_gets_the_same_numbers():
+    program = (
+        "from benchmarks.workloads import *;"
+        "d = data(Case('I', 'gru', 'forward', 4, 16, 3, 5, bidirectional=True,"
+        " ragged=True)); print(d.xs.sum(), d.layers[1].b_hn.sum(), d.lengths.tolist())"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "random"}
+    command = [sys.executable, "-c", program]
+    runs = {
+        subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+        for _ in range(2)
+    }
+    assert len(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "expected"),
+    [
+        (Case("A", "lstm", "forward", 1, 1, 3, 5), 2 * (3 + 5) * 20),
+        (Case("A", "gru", "forward", 2, 7, 3, 5), 14 * 2 * (3 + 5) * 15),
+        (Case("H", "elman", "forward", 1, 1, 3, 5, 2), 2 * (3 + 5 + 5 + 5) * 5),
+        (CASE._replace(cell="elman", bidirectional=True), 6 * 2 * 2 * (4 + 5) * 5),
+        (Case("P", "none", "product", 1, 1, 1, 4), 128),
+    ],
+)
+def test_operations_are_those_of_the_products(case, expected):
+    assert flops(case) == expected
+
+
+def _entry(case, **medians):
+    peers = {peer.replace("_", "-"): {"median": m} for peer, m in medians.items()}
+    return {"name": name(case), "case": case._asdict(), "peers": peers, "others": {}}
+
+
+def test_means_and_the_best_peer():
+    a, b = (CASE._replace(workload=w) for w in "AB")
+    entries = [
+        _entry(a, torch=8.0, scan=3.0, haiku=2.0, rnnjax=1.0),
+        _entry(b, torch=2.0, scan=4.0, haiku=9.0, rnnjax=2.0),
+        _entry(CASE._replace(workload="J"), torch=1.0, rnnjax=9.0),
+    ]
+    found = {f.what: f for f in figures.derive({"cases": entries})}
+    lstm = "over ours, LSTM forward and backward"
+    assert found[f"torch {lstm}, mean of AB"].value == pytest.approx(8**0.5)
+    assert found[f"torch {lstm}, mean of AB"].reached
+    assert found[f"torch {lstm}, least (B)"].value == 1.0
+    assert found[f"best JAX library {lstm}, mean of AB"].value == pytest.approx(2.0)
+
+
+def test_ragged_is_counted_per_useful_step():
+    full = Case("I", "gru", "forward", 4, 16, 3, 8, bidirectional=True)
+    ragged = full._replace(ragged=True)
+    lengths = data(ragged).lengths
+    assert lengths is not None
+    useful = int(lengths.sum()) / (4 * 16)
+    entries = [_entry(full, rnnjax=2.0), _entry(ragged, rnnjax=2.0 * useful * 1.5)]
+    (figure,) = figures.derive({"cases": entries})
+    assert figure.value == pytest.approx(1.5)
+    assert figure.reached is False
+
+
+def test_the_share_is_of_the_best_product():
+    product = Case("P", "none", "product", 1, 1, 1, 100)
+    forward = Case("F", "lstm", "forward", 64, 100, 128, 256)
+    entries = [
+        _entry(product, torch=2e-3, rnnjax=1e-3),
+        _entry(forward, rnnjax=flops(forward) / (0.9 * flops(product) / 1e-3)),
+    ]
+    share = next(f for f in figures.derive({"cases": entries}) if "share" in f.what)
+    assert (share.text, share.reached) == ("90%", True)
+
+
+def test_other_programs_are_noticed():
+    before, after = machine.Load(100, 0, 1000), machine.Load(180, 10, 1200)
+    shares = machine.foreign_share(before, after, own_ticks=60)
+    assert shares == {"others": 0.1, "steal": 0.05}
+
+
+def test_the_generated_part_of_a_page_is_replaced_and_the_rest_kept(tmp_path):
+    page = tmp_path / "page.md"
+    begin, end = (f"<!-- {w}: it (generated) -->" for w in ("begin", "end"))
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
+    for _ in range(2):
+        report.between(page, "it", "new")
+        assert page.read_text() == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
+    with pytest.raises(ValueError, match="must have one line"):
+        report.between(page, "other", "new")
+
+
+def test_the_docs_have_a_place_for_the_figures(tmp_path):
+    page = (ROOT / report.DOCS).read_text()
+    for part in ("benchmarks", "mnist"):
+        assert page.count(f"<!-- begin: {part} (generated) -->") == 1
+        assert page.count(f"<!-- end: {part} (generated) -->") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["--workloads Z", "--rounds 0", "--quick --update-docs", "--threads 0"],
+)
+def test_wrong_calls_are_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        compare.main(arguments.split())
+    assert stopped.value.code == 2
+    assert "error: " in capsys.readouterr().err
