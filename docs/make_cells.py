@@ -4,12 +4,12 @@ Equations, references and examples are those of the docstrings, the carry is tha
 example, the lowering is the traversal that the example walks time with.
 """
 
+import doctest
 import inspect
 import pathlib
 import re
 
 import jax
-import jax.numpy as jnp
 
 import rnnjax
 
@@ -26,6 +26,7 @@ applied from the right; `⊙` is a product element by element and `*` a convolut
 carry is that of the example. The lowering is the traversal that a cell has by default:
 `scan.default` is `scan.fused` on a CPU and `scan.deferred` elsewhere, and those of
 `kernels` are kernels where there is one. Every cell takes another as `traversal=`.
+Examples are calls of names in `rnnjax`.
 
 | cell | equations | carry of the example | reference | lowering | example |
 |---|---|---|---|---|---|
@@ -61,23 +62,22 @@ def _is_constructor(function) -> bool:
 
 def _leaf_columns(function):
     doc = inspect.getdoc(function)
-    call = _example(doc)
-    cell = _build(call)
+    cell = _example(function)
     return [
         f"`{function.__name__}`<br>{_summary(doc)}",
         "<br>".join(f"${line}$" for line in _equations(doc)),
         f"`{_outline(rnnjax.carry_spec(cell))}`",
         _reference(doc),
         f"`{_lowering(cell)}`",
-        f"`{call}`",
+        f"`{cell}`",
     ]
 
 
 def _combined_columns(function):
     doc = inspect.getdoc(function)
-    call = _example(doc)
-    carry = _outline(rnnjax.carry_spec(_build(call)))
-    return [f"`{function.__name__}`", _summary(doc), f"`{carry}`", f"`{call}`"]
+    cell = _example(function)
+    carry = _outline(rnnjax.carry_spec(cell))
+    return [f"`{function.__name__}`", _summary(doc), f"`{carry}`", f"`{cell}`"]
 
 
 def _row(columns) -> str:
@@ -105,12 +105,21 @@ def _reference(doc) -> str:
     return " ".join(found.split())
 
 
-def _example(doc) -> str:
-    return re.findall(r"^>>> cell = (.*)$", doc, re.MULTILINE)[0]
+def _example(function) -> rnnjax.Cell:
+    """The first cell of the docstring's example that the function has a part in."""
+    namespace = {}
+    for example in doctest.DocTestParser().get_examples(inspect.getdoc(function)):
+        exec(example.source, namespace)
+        for value in namespace.values():
+            if isinstance(value, rnnjax.Cell) and _names(value, function.__name__):
+                return value
+    raise ValueError(f"no example of {function.__name__} makes a cell with it")
 
 
-def _build(call) -> rnnjax.Cell:
-    return eval(call, {"rnnjax": rnnjax, "jax": jax, "jnp": jnp})
+def _names(cell, name) -> bool:
+    if cell.spec is None:
+        return False
+    return cell.spec.name == name or any(_names(c, name) for c in cell.spec.cells)
 
 
 def _lowering(cell) -> str:

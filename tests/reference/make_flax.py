@@ -36,7 +36,7 @@ def mgu(p, xs, carry):
 
 
 def main():
-    draw = recorded.Draw("flax_mgu")
+    draw = recorded.drawer("flax_mgu")
     shapes = {"w_ih": (INPUTS, 6), "w_hh": (HIDDEN, 6), "b": (6,), "b_hn": (HIDDEN,)}
     given = recorded.given(draw, shapes, (INPUTS,), {"h": (HIDDEN,)})
 

@@ -28,7 +28,7 @@ v1 = tf.compat.v1
 
 def case(name, params, xs_shape, carry, run):
     """Store what ``run(params, xs, carry) -> (ys, carry)`` gives, and its gradients."""
-    draw = recorded.Draw(name)
+    draw = recorded.drawer(name)
     arrays = recorded.given(draw, params, xs_shape, carry)
     given = {k: tf.constant(v) for k, v in arrays.items()}
     with tf.GradientTape() as tape:

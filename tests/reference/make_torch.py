@@ -24,7 +24,7 @@ torch.set_default_dtype(torch.float64)
 
 def case(name, params, carry, run, *, elapsed=False):
     """Store what ``run(params, xs, carry) -> (ys, carry)`` gives for one example."""
-    draw = recorded.Draw(name)
+    draw = recorded.drawer(name)
     arrays = recorded.given(draw, params, (INPUTS,), carry)
     if elapsed:
         arrays["elapsed"] = abs(draw(BATCH, TIME)) + 0.1
