@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, processes, report
+from benchmarks import machine, processes, report, tables
 from benchmarks.peers import MODULES
 from benchmarks.rounds import BUSY, Effort, Mismatch, Workers, run
 from benchmarks.workloads import CELLS, WORKLOADS
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     try:
         _start(options, workers, results)
-        print("\n".join(report.heading(results)), flush=True)
+        print("\n".join(tables.heading(results)), flush=True)
         if not workers:
             print("None of the libraries asked for is installed.", file=sys.stderr)
             return 2
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.update_docs:
         for path in report.update_docs(results, options.out):
             print(f"Updated {path}")
-    failed = report.failures(results)
+    failed = tables.failures(results)
     print("\n".join(failed), file=sys.stderr)
     return 1 if failed else 0
 
@@ -180,7 +180,7 @@ def _measure(
             entries = run(group, workers, effort, arrays)
             results["cases"] += entries
             for entry in entries:
-                print(report.line(entry), flush=True)
+                print(tables.line(entry), flush=True)
             busy = entries[0]["others"].get("others", 0)
             if busy > BUSY:
                 print(f"  other processes took {busy:.0%} of the cores meanwhile")
