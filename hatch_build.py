@@ -16,7 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 def _load(path: Path) -> ModuleType:
-    """The module at ``path``, without its package: that would import jax."""
+    """Import the module at ``path`` without its package, which would import jax."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -29,7 +29,7 @@ class KernelBuildHook(BuildHookInterface):
     """Adds the compiled library to wheels and editable installs."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Called by hatchling before it builds a wheel."""
+        """Compile the kernels, before hatchling collects files."""
         kernels = Path(self.root, "rnnjax", "kernels")
         try:
             library = _load(kernels / "compile.py").compile_library()

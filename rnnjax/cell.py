@@ -41,6 +41,29 @@ class Reset(NamedTuple):
     carry: Carry
 
 
+class Keys(NamedTuple):
+    """Two keys for random cells, where one plain key stands for both.
+
+    ``sequence`` draws what stays for a whole sequence, ``step`` what is drawn afresh at
+    every step. A sequence cut into chunks keeps its own masks when each chunk gets the
+    same ``sequence``, and repeats no noise when each gets a ``step`` of its own.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.stack(rnnjax.dropout(0.5, per="sequence"), rnnjax.dropout(0.5))
+    >>> key = jax.random.key(0)
+    >>> chunks = [
+    ...     cell.unroll(
+    ...         ((), ()), ((), ()), jnp.ones((4, 8)),
+    ...         key=rnnjax.Keys(sequence=key, step=jax.random.fold_in(key, n)))[1]
+    ...     for n in range(3)]
+    >>> chunks[2].shape
+    (4, 8)
+    """
+
+    sequence: Array
+    step: Array
+
+
 class InitFn(Protocol):
     """Draws parameters: ``init(key) -> params``, with a typed key."""
 
@@ -69,7 +92,8 @@ class UnrollFn(Protocol):
     zero, and whatever the padding contains reaches no value and no gradient.
     ``reset: (t,)`` bool, or a `Reset`: where true (and the mask is not false) the
     carry becomes the initial carry *before* the input is consumed. ``key``: a typed
-    key for cells that draw random numbers; without one they are deterministic.
+    key, or `Keys`, for cells that draw random numbers; without one they are
+    deterministic.
     """
 
     def __call__(
@@ -80,7 +104,7 @@ class UnrollFn(Protocol):
         *,
         mask: Array | None = None,
         reset: Array | Reset | None = None,
-        key: Array | None = None,
+        key: Array | Keys | None = None,
     ) -> tuple[Carry, Any]: ...
 
 

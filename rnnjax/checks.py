@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax.cell import Carry, Params, Reset
+from rnnjax.cell import Carry, Keys, Params, Reset
 
 
 def size(name: str, value: Any) -> int:
@@ -52,6 +52,15 @@ def key(value: Any, *, name: str = "key") -> Array:
     return value
 
 
+def noise_key(value: Any) -> Array | Keys:
+    """What ``unroll`` takes as its ``key``: one typed key, or two as `Keys`."""
+    if not isinstance(value, Keys):
+        return key(value)
+    return Keys(
+        key(value.sequence, name="key.sequence"), key(value.step, name="key.step")
+    )
+
+
 def step_input(x: Any, shape: tuple[int, ...] | None, dtype: Any) -> Any:
     """The input of one time step, in the params' dtype; ``shape=None`` takes any."""
     if shape is None:
@@ -69,6 +78,28 @@ def step_input(x: Any, shape: tuple[int, ...] | None, dtype: Any) -> Any:
             f"Pass x of that shape, or make the cell with input_size={_last(x)}."
         )
     return x
+
+
+def timed_input(
+    inputs: Any, input_size: int, dtype: Any, *, name: str
+) -> tuple[Array, Array]:
+    """One input and its time; x in the dtype of the params, the time in its own."""
+    write = f"Write cell.unroll(params, carry, (xs, {name})), both with time in front."
+    if not isinstance(inputs, tuple) or len(inputs) != 2:
+        raise TypeError(
+            f"the input is {_outline(inputs)}; expected a pair (x, {name}) of features "
+            f"and a number at each step. {write}"
+        )
+    x, time = inputs
+    time = jnp.asarray(time)
+    if time.shape or not jnp.issubdtype(time.dtype, jnp.number):
+        raise ValueError(
+            f"{name} is {time.dtype}{list(time.shape)} at one step; expected a single "
+            f"number. {write}"
+        )
+    if not jnp.issubdtype(time.dtype, jnp.floating):
+        time = time.astype(jnp.result_type(float))
+    return step_input(x, (input_size,), dtype), time
 
 
 def sequence(xs: Any, shape: tuple[int, ...] | None, dtype: Any) -> tuple[Any, int]:
@@ -182,7 +213,7 @@ def lengths(value: Any, batch: int, time: int) -> Array:
                 f"lengths holds {wrong}; expected 0 to {time}, as xs has {time} time "
                 f"steps. {write}, counting valid steps, or pad xs to {max(wrong)}."
             )
-    return value
+    return value.astype(jnp.int32)
 
 
 def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:

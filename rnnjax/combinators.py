@@ -9,7 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
-from rnnjax.cell import Carry, Cell, NoStepError, Params, Reset, constructor
+from rnnjax.cell import (
+    Carry,
+    Cell,
+    InitFn,
+    Keys,
+    NoStepError,
+    Params,
+    Reset,
+    constructor,
+)
 
 
 @constructor
@@ -232,6 +241,57 @@ def learned_carry(cell: Cell) -> Cell:
 
 
 @constructor
+def time_distributed(
+    init: InitFn,
+    apply: Callable[[Params, Any], Any],
+    *,
+    input_shape: tuple[int, ...] | None = None,
+) -> Cell:
+    """The same function with params at every step, all steps at once by `jax.vmap`.
+
+    It is how any network, for example a convolutional one on the frames of a video,
+    becomes a cell of a stack. The carry is empty.
+
+    Args:
+      init: ``(key) -> params``.
+      apply: ``(params, x) -> y``, of one input.
+      input_shape: the shape of one input. Inputs are then checked, and cast to the
+        dtype of the params; ``None`` takes any pytree.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> def init(key):
+    ...     return jax.random.normal(key, (3, 2))
+    >>> def apply(w, x):
+    ...     return jax.nn.relu(x @ w)
+    >>> cell = rnnjax.time_distributed(init, apply)
+    >>> _, ys = cell.unroll(cell.init(jax.random.key(0)), (), jnp.ones((7, 3)))
+    >>> ys.shape
+    (7, 2)
+    """
+
+    def initial_carry(params):
+        return ()
+
+    def step(params, carry, x):
+        x = checks.step_input(x, input_shape, checks.float_dtype(params))
+        return checks.carry(carry, ()), apply(params, x)
+
+    def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
+        if key is not None:
+            checks.noise_key(key)
+        carry = checks.carry(carry, ())
+        xs, time = checks.sequence(xs, input_shape, checks.float_dtype(params))
+        mask, _ = checks.signals(mask, reset, time, ())
+        if mask is None:
+            return carry, jax.vmap(apply, in_axes=(None, 0))(params, xs)
+        xs = scan.zero_padding(xs, mask)
+        ys = jax.vmap(apply, in_axes=(None, 0))(params, xs)
+        return carry, scan.zero_padding(ys, mask)
+
+    return Cell(init, initial_carry, step, unroll)
+
+
+@constructor
 def pointwise(function: Callable[[Any], Any]) -> Cell:
     """Apply a function of one input at each step; no params, an empty carry.
 
@@ -242,7 +302,7 @@ def pointwise(function: Callable[[Any], Any]) -> Cell:
     >>> bool((ys >= 0).all())
     True
     """
-    return _memoryless(lambda key: (), lambda params, x: function(x))
+    return time_distributed(lambda key: (), lambda params, x: function(x))
 
 
 class DenseParams(NamedTuple):
@@ -270,7 +330,7 @@ def dense(input_size: int, output_size: int) -> Cell:
         w = draw(checks.key(key), (input_size, output_size))
         return DenseParams(w, jnp.zeros(output_size, w.dtype))
 
-    return _memoryless(
+    return time_distributed(
         init, lambda params, x: x @ params.w + params.b, input_shape=(input_size,)
     )
 
@@ -306,67 +366,7 @@ def embedding(vocabulary_size: int, embedding_size: int) -> Cell:
             )
         return jnp.take(table, jnp.where(x < 0, vocabulary_size, x), 0, mode="fill")
 
-    return _memoryless(init, look_up)
-
-
-@constructor
-def dropout(rate: float) -> Cell:
-    """Set a share of the features to zero and scale up the others, with a key only.
-
-    Without a key, in ``step`` and at evaluation, it is the identity: there is no
-    training flag. Every step draws its own mask.
-
-    Reference: Srivastava et al. 2014, Dropout; between layers of recurrent networks:
-    Zaremba, Sutskever, Vinyals 2014, arXiv:1409.2329.
-
-    >>> import jax, jax.numpy as jnp, rnnjax
-    >>> cell = rnnjax.dropout(0.5)
-    >>> _, ys = cell.unroll((), (), jnp.ones((100, 8)), key=jax.random.key(0))
-    >>> sorted(set(ys.ravel().tolist()))
-    [0.0, 2.0]
-    """
-    checks.rate("rate", rate)
-    identity = _memoryless(lambda key: (), lambda params, x: x)
-
-    def drop(key, xs):
-        leaves, structure = jax.tree.flatten(xs)
-        keys = jax.random.split(key, len(leaves))
-        dropped = [
-            jnp.where(jax.random.bernoulli(k, 1 - rate, x.shape), x / (1 - rate), 0)
-            for k, x in zip(keys, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(structure, dropped)
-
-    def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-        carry, ys = identity.unroll(params, carry, xs, mask=mask, reset=reset, key=key)
-        return carry, ys if key is None else drop(key, ys)
-
-    return Cell(identity.init, identity.initial_carry, identity.step, unroll)
-
-
-def _memoryless(init, apply, *, input_shape=None) -> Cell:
-    """A cell with an empty carry: all steps are one `jax.vmap` over time."""
-
-    def initial_carry(params):
-        return ()
-
-    def step(params, carry, x):
-        x = checks.step_input(x, input_shape, checks.float_dtype(params))
-        return checks.carry(carry, ()), apply(params, x)
-
-    def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-        if key is not None:
-            checks.key(key)
-        carry = checks.carry(carry, ())
-        xs, time = checks.sequence(xs, input_shape, checks.float_dtype(params))
-        mask, _ = checks.signals(mask, reset, time, ())
-        if mask is None:
-            return carry, jax.vmap(apply, in_axes=(None, 0))(params, xs)
-        xs = scan.zero_padding(xs, mask)
-        ys = jax.vmap(apply, in_axes=(None, 0))(params, xs)
-        return carry, scan.zero_padding(ys, mask)
-
-    return Cell(init, initial_carry, step, unroll)
+    return time_distributed(init, look_up)
 
 
 def _at_least_one(name: str, cells: tuple[Cell, ...]) -> None:
@@ -411,10 +411,8 @@ def _resets(reset: Any, cells: tuple[Cell, ...]) -> list[Any]:
     return scan.split_reset(reset, len(cells))
 
 
-def _keys(key: Array | None, count: int) -> list[Array | None]:
-    if key is None:
-        return [None] * count
-    return list(jax.random.split(checks.key(key), count))
+def _keys(key: Array | Keys | None, count: int) -> list[Any]:
+    return scan.split_key(None if key is None else checks.noise_key(key), count)
 
 
 @contextlib.contextmanager

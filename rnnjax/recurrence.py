@@ -69,7 +69,9 @@ def recurrence(
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         if key is not None:
-            checks.key(key)  # nothing here is random, but a wrong key is a mistake
+            checks.noise_key(
+                key
+            )  # nothing here is random, but a wrong key is a mistake
         xs, time = checks.sequence(xs, input_shape, checks.float_dtype(params))
         start = initial_carry(params)
         carry = checks.carry(carry, start)

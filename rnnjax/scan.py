@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from rnnjax.cell import Carry, Params, Reset
+from rnnjax.cell import Carry, Keys, Params, Reset
 
 Project = Callable[[Params, Any], Any]
 Step = Callable[[Params, Carry, Any], tuple[Carry, Any]]
@@ -293,6 +293,19 @@ def split_reset(reset: Array | Reset | None, count: int) -> list[Array | Reset |
     if not isinstance(reset, Reset):
         return [reset] * count
     return [Reset(reset.where, carry) for carry in reset.carry]
+
+
+def split_key(key: Array | Keys | None, count: int) -> list[Any]:
+    """A key for each of ``count`` cells; `Keys` are split both.
+
+    >>> import jax, rnnjax
+    >>> len(rnnjax.scan.split_key(jax.random.key(0), 3))
+    3
+    """
+    if key is None:
+        return [None] * count
+    keys = jax.tree.map(lambda k: jax.random.split(k, count), key)
+    return [jax.tree.map(lambda k, i=i: k[i], keys) for i in range(count)]
 
 
 def flip(

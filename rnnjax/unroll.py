@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
-from rnnjax.cell import Carry, Cell, Params, Reset
+from rnnjax.cell import Carry, Cell, Keys, Params, Reset
 
 
 def unroll(
@@ -19,7 +19,7 @@ def unroll(
     lengths: Array | None = None,
     mask: Array | None = None,
     reset: Array | Reset | None = None,
-    key: Array | None = None,
+    key: Array | Keys | None = None,
 ) -> tuple[Carry, Any]:
     """Run a cell over a batch of padded sequences; once known as ``dynamic_rnn``.
 
@@ -37,7 +37,8 @@ def unroll(
         together count where both do.
       reset: ``(b, t)`` bool, steps before which an example starts afresh, or a
         `Reset` whose leaves all have the batch in front.
-      key: a typed key for dropout; it is split, one for each example.
+      key: a typed key, or `Keys`, for dropout and its kin; it is split, one for each
+        example.
 
     Returns:
       ``(carry, ys)``: the carry after each example's last valid step, leaves
@@ -65,14 +66,16 @@ def unroll(
         mask = checks.flags("mask", mask, (batch, time))
     if lengths is not None:
         lengths = checks.lengths(lengths, batch, time)
-        counted = jnp.arange(time) < lengths[:, None]
+        counted = jnp.arange(time, dtype=lengths.dtype) < lengths[:, None]
         mask = counted if mask is None else mask & counted
     if isinstance(reset, Reset):
         where = checks.flags("reset.where", reset.where, (batch, time))
         reset = Reset(where, checks.carry(reset.carry, expected, name="reset.carry"))
     elif reset is not None:
         reset = checks.flags("reset", reset, (batch, time))
-    keys = None if key is None else jax.random.split(checks.key(key), batch)
+    keys = None
+    if key is not None:
+        keys = jax.tree.map(lambda k: jax.random.split(k, batch), checks.noise_key(key))
 
     def one(carry, xs, mask, reset, key):
         if carry is None:

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
 """A cell is static: equality, hashing, tracing, reading, sizes."""
 
 import dataclasses
@@ -115,7 +116,9 @@ def test_a_cell_of_ones_own_in_twelve_lines():
         h = jnp.tanh(h @ w + z)
         return h, h.sum()
 
-    cell = rnnjax.recurrence(init, lambda w: jnp.zeros(3, w.dtype), project, step)
+    cell = rnnjax.recurrence(
+        init, lambda params: jnp.zeros(3, params.dtype), project, step
+    )
     rnnjax.testing.check_cell(cell, np.ones(3))
 
 
@@ -127,7 +130,7 @@ def test_inputs_and_outputs_may_be_pytrees():
     for traversal in (rnnjax.scan.fused, rnnjax.scan.deferred):
         cell = rnnjax.recurrence(
             lambda key: jax.random.normal(key),
-            lambda w: {"sum": jnp.zeros((), w.dtype), "count": jnp.int32(0)},
+            lambda params: {"sum": jnp.zeros((), params.dtype), "count": jnp.int32(0)},
             lambda w, x: {"a": x["a"] * w, "b": x["b"]},
             step,
             traversal=traversal,

@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Every misuse gets a sentence: the argument, what came and was expected, a remedy."""
 
 import jax

@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false
 """Batches, chunks, streaming, dropout, tracing: using a cell."""
 
 import jax
@@ -89,13 +90,19 @@ def test_an_ensemble_is_a_vmap_over_params():
 def test_streaming_a_compiled_step_is_the_unroll():
     cell = rnnjax.stack(rnnjax.lstm(3, 4), rnnjax.dense(4, 1))
     params, carry = made(cell)
-    xs, step = data(9, 3), jax.jit(cell.step)
+    xs, traces = data(9, 3), []
+
+    @jax.jit
+    def step(params, carry, x):
+        traces.append(None)
+        return cell.step(params, carry, x)
+
     last, ys = cell.unroll(params, carry, xs)
     for x, y in zip(xs, ys, strict=True):
         carry, streamed = step(params, carry, x)
         np.testing.assert_allclose(streamed, y, atol=1e-12)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), carry, last)
-    assert step._cache_size() == 1
+    assert len(traces) == 1
 
 
 def test_static_unroll_is_a_python_loop_that_sees_numbers():
@@ -281,7 +288,7 @@ def test_the_state_follows_from_the_traced_gates():
 
 def test_a_cell_without_names_shows_its_carry_and_output():
     cell = rnnjax.recurrence(
-        lambda key: (), lambda p: jnp.zeros(()), lambda p, x: x,
+        lambda key: (), lambda params: jnp.zeros(()), lambda p, x: x,
         lambda p, c, z: (c + z, -c),
     )  # fmt: skip
     seen = rnnjax.trace(cell, (), jnp.zeros(()), jnp.arange(3.0))

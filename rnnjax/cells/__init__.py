@@ -1,15 +1,96 @@
 """The cells, one file for each family."""
 
+from rnnjax.cells.convolutional import (
+    ConvGRUParams,
+    ConvLSTMParams,
+    conv_gru,
+    conv_lstm,
+)
 from rnnjax.cells.elman import ElmanParams, elman
+from rnnjax.cells.full_lstm import FullLSTMNorm, FullLSTMParams, full_lstm
+from rnnjax.cells.grid_lstm import GridLSTMParams, grid_lstm
+from rnnjax.cells.grouped_lstm import GroupedLSTMParams, glstm
 from rnnjax.cells.gru import GRUParams, gru
+from rnnjax.cells.independent import IndependentParams, indrnn, indy_gru, indy_lstm
+from rnnjax.cells.layer_norm import (
+    LayerNormElmanParams,
+    LayerNormGRUParams,
+    layer_norm_elman,
+    layer_norm_gru,
+    normalize,
+)
+from rnnjax.cells.leaky import (
+    LeakyParams,
+    LowRankParams,
+    dale_rnn,
+    leaky_rnn,
+    low_rank_rnn,
+)
+from rnnjax.cells.liquid import CfCParams, LTCParams, Synapses, cfc, ltc
 from rnnjax.cells.lstm import LSTMCarry, LSTMParams, lstm
+from rnnjax.cells.mgu import MGUParams, mgu
+from rnnjax.cells.minimal_linear import MinimalParams, min_gru, min_lstm
+from rnnjax.cells.nas import NASParams, nas
+from rnnjax.cells.phased_lstm import PhasedLSTMParams, phased_lstm
+from rnnjax.cells.sru import SRUParams, sru
+from rnnjax.cells.update_gate import (
+    IntersectionRNNParams,
+    UGRNNParams,
+    intersection_rnn,
+    ugrnn,
+)
 
 __all__ = [
+    "CfCParams",
+    "ConvGRUParams",
+    "ConvLSTMParams",
     "ElmanParams",
+    "FullLSTMNorm",
+    "FullLSTMParams",
     "GRUParams",
+    "GridLSTMParams",
+    "GroupedLSTMParams",
+    "IndependentParams",
+    "IntersectionRNNParams",
     "LSTMCarry",
     "LSTMParams",
+    "LTCParams",
+    "LayerNormElmanParams",
+    "LayerNormGRUParams",
+    "LeakyParams",
+    "LowRankParams",
+    "MGUParams",
+    "MinimalParams",
+    "NASParams",
+    "PhasedLSTMParams",
+    "SRUParams",
+    "Synapses",
+    "UGRNNParams",
+    "cfc",
+    "conv_gru",
+    "conv_lstm",
+    "dale_rnn",
     "elman",
+    "full_lstm",
+    "glstm",
+    "grid_lstm",
     "gru",
+    "indrnn",
+    "indy_gru",
+    "indy_lstm",
+    "intersection_rnn",
+    "layer_norm_elman",
+    "layer_norm_gru",
+    "leaky_rnn",
+    "low_rank_rnn",
     "lstm",
+    "ltc",
+    "mgu",
+    "min_gru",
+    "min_lstm",
+    "nas",
+    "normalize",
+    "phased_lstm",
+    "sru",
+    "ugrnn",
 ]

@@ -34,7 +34,7 @@ _FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fa
 
 
 def find_compiler() -> list[str] | None:
-    """The command of a C++ compiler, or ``None`` where there is none."""
+    """Return the command of a C++ compiler, or ``None`` where there is none."""
     named = os.environ.get("CXX")
     if named:
         return shlex.split(named)
@@ -46,7 +46,7 @@ def find_compiler() -> list[str] | None:
 
 
 def jaxlib_include() -> Path:
-    """The folder of XLA's headers, found without importing jaxlib."""
+    """Return the folder of XLA's headers, found without importing jaxlib."""
     spec = importlib.util.find_spec("jaxlib")
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeError("jaxlib is not installed: its headers are needed")
@@ -78,6 +78,7 @@ def compile_library(
     Raises:
       RuntimeError: there is no compiler, no jaxlib, or the compiler failed;
         the message holds its output.
+
     """
     compiler = find_compiler()
     if compiler is None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,16 @@ TARGETS = tuple(
 class _Loaded(NamedTuple):
     library: ctypes.CDLL | None
     reason: str
+
+
+def _installed_interface() -> tuple[int, int]:
+    """Read the installed jaxlib's version of XLA's foreign function interface."""
+    header = Path(jax.ffi.include_dir(), "xla", "ffi", "api", "c_api.h").read_text()
+    major, minor = (
+        re.search(rf"^#define XLA_FFI_API_{part}\s+(\d+)", header, re.MULTILINE)
+        for part in ("MAJOR", "MINOR")
+    )
+    return (int(major[1]), int(minor[1])) if major and minor else (0, 0)
 
 
 @functools.cache
@@ -46,8 +57,17 @@ def _load() -> _Loaded:
         library.rnnjax_use.argtypes = [ctypes.c_char_p]
         for target in TARGETS:
             getattr(library, target)
+        compiled = (library.rnnjax_ffi_major(), library.rnnjax_ffi_minor())
     except (OSError, AttributeError) as error:
         return _Loaded(None, f"{path.name} could not be loaded: {error}")
+    installed = _installed_interface()
+    if compiled[0] != installed[0] or compiled[1] > installed[1]:
+        return _Loaded(
+            None,
+            f"compiled for XLA's interface {compiled[0]}.{compiled[1]}, and the "
+            f"installed jaxlib has {installed[0]}.{installed[1]}; run "
+            "`python -m rnnjax.kernels.compile`",
+        )
     wanted = os.environ.get("RNNJAX_ISA")
     used = library.rnnjax_use(wanted.encode() if wanted else None)
     if used is None:
@@ -62,27 +82,30 @@ def available() -> bool:
       >>> from rnnjax.kernels import native
       >>> isinstance(native.available(), bool)
       True
+
     """
     return _load().library is not None
 
 
 def reason() -> str:
-    """The instruction set in use, or why there is none.
+    """Name the instruction set in use, or say why there is none.
 
     Example:
       >>> from rnnjax.kernels import native
       >>> native.reason() in ("avx512", "avx2", "portable") or not native.available()
       True
+
     """
     return _load().reason
 
 
 @functools.cache
 def register() -> None:
-    """Makes the kernels known to XLA under the names in ``TARGETS``, once.
+    """Make the kernels known to XLA under the names in ``TARGETS``, once.
 
     Raises:
       RuntimeError: the kernels are not available.
+
     """
     library, why = _load()
     if library is None:

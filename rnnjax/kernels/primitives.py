@@ -74,8 +74,8 @@ def _cotangent_shapes(*operands: Any, cell: Equations) -> list[Any]:
     known, (_, *carry) = split_residuals(cell, operands)
     b, t, _ = known.gates.shape
     part = known.gates.update(shape=(b, t, known.w_hh.shape[1]))
-    absent = known.reset.ndim == 1
-    reset_carry = [c.update(shape=(0,)) if absent else c for c in carry]
+    none = known.reset.update(dtype=part.dtype)
+    reset_carry = [none if none.ndim == 1 else c for c in carry]
     return [*[part] * (1 if cell.joined else 2), *carry, *reset_carry]
 
 
@@ -84,8 +84,9 @@ tangent_p.def_abstract_eval(_tangent_shapes)
 cotangent_p.def_abstract_eval(_cotangent_shapes)
 
 
-def _without_residuals(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
+def _without_residuals(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
     """Residuals that nothing reads, as in a rematerialized forward, are not made."""
+    eqn = rest[-1]  # newer JAX says between the two which inputs are live
     n = 1 + eqn.params["cell"].carries
     if eqn.params["residuals"] and not any(used[n:]):
         params = eqn.params | {"residuals": False}

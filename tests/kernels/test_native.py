@@ -1,3 +1,4 @@
+# pyright: reportAttributeAccessIssue=false, reportCallIssue=false
 """Laws of the compiled CPU kernels, each against a float64 scan."""
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ class Problem:
     def weight_gradients(self, dz, h_prev):
         """The products over time and batch that follow the backward kernel."""
         hidden = self.shape[-1]
-        dz, h_prev = np.float64(dz), np.float64(h_prev)
+        dz, h_prev = np.asarray(dz, np.float64), np.asarray(h_prev, np.float64)
         if self.cell == "gru":
             to_input = np.concatenate(
                 [dz[..., hidden : 3 * hidden], dz[..., :hidden]], axis=-1
@@ -169,7 +170,7 @@ class Problem:
             to_hidden = dz[..., hidden:]
         else:
             to_input = to_hidden = dz
-        xs = np.float64(self.xs)
+        xs = np.asarray(self.xs, np.float64)
         if self.mask is not None:
             xs = np.where(self.mask[..., None], xs, 0)
         gradients = {
@@ -222,7 +223,7 @@ def check_values_and_gradients(problem, tolerance):
         for actual, expected in zip(others[carries:], d_reset, strict=True):
             assert_close(actual, expected, tolerance)
     if problem.mask is not None:
-        assert not np.float32(dz)[~problem.mask].any()
+        assert not np.asarray(dz, np.float32)[~problem.mask].any()
     actual = problem.weight_gradients(dz, residuals[-1])
     for name, expected in d_weights.items():
         assert_close(actual[name], expected, tolerance)
@@ -297,7 +298,7 @@ def test_a_row_does_not_depend_on_its_batch(cell, dtype):
             (*together, *gradients), (*alone, *alone_gradients), strict=True
         ):
             np.testing.assert_array_equal(
-                np.float32(a)[rows], np.float32(b), strict=True
+                np.asarray(a, np.float32)[rows], np.asarray(b, np.float32), strict=True
             )
 
 
@@ -353,7 +354,7 @@ def activations(x):
 
 def test_activations_are_accurate_to_a_few_units_in_the_last_place(instruction_set):
     small = np.geomspace(1e-6, 1, 400)
-    x = np.float32(np.concatenate([-small, small, np.linspace(-80, 80, 400)]))
+    x = np.concatenate([-small, small, np.linspace(-80, 80, 400)]).astype(np.float32)
     sigmoid, tanh = activations(x)
     exact = np.float64(x)
     np.testing.assert_allclose(sigmoid, 1 / (1 + np.exp(-exact)), rtol=5e-7)
@@ -361,10 +362,10 @@ def test_activations_are_accurate_to_a_few_units_in_the_last_place(instruction_s
 
 
 def test_activations_at_infinity_and_nan(instruction_set):
-    x = np.float32([np.inf, -np.inf, 1e30, -1e30, np.nan, 0.0])
+    x = np.array([np.inf, -np.inf, 1e30, -1e30, np.nan, 0.0], np.float32)
     sigmoid, tanh = activations(x)
     np.testing.assert_allclose(sigmoid, [1, 0, 1, 0, np.nan, 0.5], atol=1e-37)
-    np.testing.assert_array_equal(tanh, np.float32([1, -1, 1, -1, np.nan, 0]))
+    np.testing.assert_array_equal(tanh, np.array([1, -1, 1, -1, np.nan, 0], np.float32))
 
 
 WRONG = [
@@ -432,6 +433,13 @@ def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
             pool.map(lambda _: np.asarray(run(*arguments)[0]), range(200), timeout=120)
         )
     assert all(np.array_equal(result, expected) for result in results)
+
+
+def test_kernels_compiled_for_a_newer_interface_are_left_out(monkeypatch):
+    monkeypatch.setattr(native, "_installed_interface", lambda: (0, 0))
+    library, why = native._load.__wrapped__()
+    assert library is None
+    assert "the installed jaxlib has 0.0; run `python -m" in why
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,14 @@
 
 namespace rnnjax::RNNJAX_ISA {
 
-// Below this many rows a task multiplies the inputs of several steps at once,
-// because a register block of few rows is bound by reading the weights.
+// A task multiplies the inputs of several steps at once in two cases: when it
+// has few rows, because such a register block is bound by reading the weights;
+// and when the weights do not fit in a second-level cache (4 MB are counted as
+// too much), so that those of the inputs are read once for all these steps.
+// In between, products of inputs that wait in memory only cost traffic: at
+// 1.5 MB of weights they were a tenth slower.
 inline constexpr int64_t kFewRows = 4;
+inline constexpr int64_t kManyWeights = 1 << 20;
 
 template <class Cell, class D>
 class ForwardPass {
@@ -206,7 +211,7 @@ class ForwardPass {
       task.h_buffers = take<float>(host_, 2 * task.count * padded_);
       task.x_buffers = take<float>(host_, task.count * size.input);
     }
-    if (task.count <= kFewRows && size.time > 1) prepare_chunks(task);
+    if (projects_ahead(task.count)) prepare_chunks(task);
     for (int64_t r = 0; r < task.count; ++r) {
       task.h[r] = nullptr;
       set_carry(task, r, p_.c0, p_.h0);
@@ -304,12 +309,22 @@ class ForwardPass {
 
   // ---- inputs ahead of time -----------------------------------------------
 
+  bool projects_ahead(int64_t rows) const {
+    const Sizes& size = p_.size;
+    const int64_t weights =
+        (size.input + size.hidden) * Cell::kGates * padded_;
+    return size.time > 1 &&
+           (rows <= kFewRows || (weights >= kManyWeights && size.input >= 64));
+  }
+
   void prepare_chunks(Task& task) const {
-    // As many steps as fit in a part of the second-level cache.
+    // As many steps as fit in a part of the second-level cache, but enough
+    // rows to be worth reading the weights.
     const int64_t step_bytes =
         task.count * Cell::kSums * padded_ * sizeof(float);
     int64_t chunk = (128 << 10) / step_bytes;
-    chunk = chunk < 12 ? 12 : chunk > 96 ? 96 : chunk;
+    const int64_t least = (48 + task.count - 1) / task.count;
+    chunk = chunk < least ? least : chunk > 96 ? 96 : chunk;
     task.chunk = chunk < p_.size.time ? chunk : p_.size.time;
     const int64_t rows = task.chunk * task.count;
     task.starts = take<float>(host_, rows * Cell::kSums * padded_);

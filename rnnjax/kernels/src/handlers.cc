@@ -276,6 +276,11 @@ RNNJAX_EXPORT const char* rnnjax_use(const char* name) {
   return kernels->name;
 }
 
+// The version of XLA's interface that this library was compiled for. A jaxlib
+// accepts its own and older ones.
+RNNJAX_EXPORT int rnnjax_ffi_major() { return XLA_FFI_API_MAJOR; }
+RNNJAX_EXPORT int rnnjax_ffi_minor() { return XLA_FFI_API_MINOR; }
+
 #define RNNJAX_CELL(symbol, implementation)                               \
   RNNJAX_EXPORT XLA_FFI_Error* symbol(XLA_FFI_CallFrame* frame) {         \
     static auto* handler = xla::ffi::Ffi::Bind()                          \

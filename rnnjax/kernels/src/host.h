@@ -8,11 +8,16 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <new>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "problem.h"
 
@@ -83,7 +88,7 @@ class PoolHost final : public Host {
   PoolHost(const PoolHost&) = delete;
   PoolHost& operator=(const PoolHost&) = delete;
   ~PoolHost() {
-    for (void* block : blocks_) ::operator delete(block, kAlignment);
+    for (void* block : blocks_) std::free(block);
   }
 
   int threads() const override {
@@ -107,14 +112,23 @@ class PoolHost final : public Host {
   }
 
   void* allocate(size_t bytes) override {
-    void* block = ::operator new(bytes, kAlignment);
+    const bool large = bytes >= kHugePage;
+    const size_t alignment = large ? kHugePage : 64;
+    const size_t size = (bytes + alignment - 1) / alignment * alignment;
+    void* block = std::aligned_alloc(alignment, size < 64 ? 64 : size);
+    if (block == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+    // Weights of a large layer are read whole at every step: small pages would
+    // stop the hardware's prefetching every four kilobytes.
+    if (large) madvise(block, size, MADV_HUGEPAGE);
+#endif
     const std::lock_guard<std::mutex> lock(mutex_);
     blocks_.push_back(block);
     return block;
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
+  static constexpr size_t kHugePage = size_t{2} << 20;
 
   Pool& pool_;
   std::mutex mutex_;

@@ -19,6 +19,9 @@ namespace rnnjax::RNNJAX_ISA {
 inline constexpr int kRows = kManyRegisters ? 6 : 3;
 inline constexpr int kVectors = 4;
 
+// Steps of k between a weight's prefetch and its use.
+inline constexpr int kAhead = 8;
+
 inline int64_t blocks_of(int64_t hidden) {
   return (hidden + kLanes - 1) / kLanes;
 }
@@ -88,6 +91,11 @@ RNNJAX_INLINE void accumulate(Vec (&sums)[R][A], const float* const (&inputs)[R]
   for (int64_t k = 0; k < count; ++k, panel += V * kLanes) {
     if constexpr (kManyRegisters) {
       Vec weights[V];
+      // The hardware's own prefetching stops at every page.
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        __builtin_prefetch(panel + (kAhead * V + v) * kLanes);
+      }
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) weights[v] = load(panel + v * kLanes);
 #pragma GCC unroll 6

@@ -1,0 +1,130 @@
+"""An LSTM along depth as well as along time."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.nn.initializers import glorot_uniform
+
+from rnnjax import checks, scan
+from rnnjax.cell import Cell, constructor
+from rnnjax.cells.lstm import LSTMCarry
+from rnnjax.initializers import recurrent_weights
+from rnnjax.recurrence import recurrence
+from rnnjax.trace import observe
+
+
+class GridLSTMParams(NamedTuple):
+    """``w_in: (i, 2h)``, ``b_in: (2h,)``, blocks c h, the start of the depth's memory.
+
+    ``w: (l, 2, 2h, 4h)``, ``b: (l, 2, 4h)``, gates i f g o: for each layer the LSTM
+    along time and the one along depth, rows the state of time, then that of depth.
+    """
+
+    w_in: Array
+    b_in: Array
+    w: Array
+    b: Array
+
+
+@constructor
+def grid_lstm(
+    input_size: int,
+    hidden_size: int,
+    layers: int,
+    *,
+    forget_bias: float = 1.0,
+    traversal: scan.Traversal = scan.default,
+) -> Cell:
+    r"""Grid LSTM of two dimensions, time and depth.
+
+    .. math::
+
+        (c'_0, h'_0) &= x_t W_{in} + b_{in} \\
+        H_l &= [h_{l, t-1}, h'_{l-1}] \\
+        (c_{l,t}, h_{l,t}) &= LSTM(c_{l,t-1}, H_l W_l + b_l) \\
+        (c'_l, h'_l) &= LSTM(c'_{l-1}, H_l W'_l + b'_l) \\
+        y_t &= h'_L \\
+        LSTM(c, (i, f, g, o)) &= (c_+, \sigma(o) \odot \tanh(c_+)), \quad
+            c_+ = \sigma(f) \odot c + \sigma(i) \odot \tanh(g)
+
+    A block of the grid sees the states of both dimensions and updates both, each by
+    weights of its own; the memory c' that runs up through the layers is to depth what c
+    is to time. The carry is ``LSTMCarry(c, h)``, both ``(l, h)`` and zero at first; the
+    output is ``y: (h,)``. This is the paper's grid, TensorFlow 1's
+    ``grid_rnn.Grid2LSTMCell``; its ``rnn.GridLSTMCell`` has frequency for the other
+    dimension.
+
+    Args:
+      input_size: features of one input, ``x: (i,)``.
+      hidden_size: units, ``h: (h,)`` in each layer and dimension.
+      layers: l, the depth of the grid.
+      forget_bias: what the forget gates' parts of ``b`` start at.
+      traversal: how time is walked, see `rnnjax.scan`.
+
+    Reference: Kalchbrenner, Danihelka, Graves 2016, Grid long short-term memory,
+    arXiv:1507.01526.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.grid_lstm(3, 5, layers=2)
+    >>> params = cell.init(jax.random.key(0))
+    >>> (c, h), ys = cell.unroll(params, cell.initial_carry(params), jnp.ones((10, 3)))
+    >>> c.shape, ys.shape
+    ((2, 5), (10, 5))
+    """
+    checks.size("input_size", input_size)
+    checks.size("hidden_size", hidden_size)
+    checks.size("layers", layers)
+
+    def init(key):
+        key_in, *keys = jax.random.split(checks.key(key), 1 + 2 * layers)
+        w_in = glorot_uniform()(key_in, (input_size, 2 * hidden_size))
+
+        def draw(key):
+            # Both halves of the rows are recurrent; each is orthogonal in each gate.
+            return jnp.concatenate(
+                [
+                    recurrent_weights(k, hidden_size, hidden_size, 4)[1]
+                    for k in jax.random.split(key)
+                ]
+            )
+
+        w = jnp.stack([draw(k) for k in keys])
+        w = w.reshape(layers, 2, 2 * hidden_size, 4 * hidden_size)
+        b = jnp.zeros((layers, 2, 4, hidden_size)).at[:, :, 1].set(forget_bias)
+        b = b.reshape(layers, 2, 4 * hidden_size)
+        return GridLSTMParams(w_in, jnp.zeros(2 * hidden_size), w, b)
+
+    def initial_carry(params):
+        zero = jnp.zeros((layers, hidden_size), params.w.dtype)
+        return LSTMCarry(zero, zero)
+
+    def project(params, x):
+        c, h = jnp.split(x @ params.w_in + params.b_in, 2)
+        return LSTMCarry(c, h)
+
+    def memory(c, gates):
+        i, f, g, o = jnp.split(gates, 4)
+        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+        return LSTMCarry(c, jax.nn.sigmoid(o) * jnp.tanh(c))
+
+    def step(params, carry, depth):
+        def block(depth, layer):
+            time, w, b = layer
+            both = jnp.concatenate([time.h, depth.h])
+            along_time, along_depth = jnp.einsum("i,dik->dk", both, w) + b
+            return memory(depth.c, along_depth), memory(time.c, along_time)
+
+        depth, carry = lax.scan(block, depth, (carry, params.w, params.b))
+        observe(c=carry.c, h=carry.h, y=depth.h)
+        return carry, depth.h
+
+    return recurrence(
+        init,
+        initial_carry,
+        project,
+        step,
+        input_shape=(input_size,),
+        traversal=traversal,
+    )

@@ -1,0 +1,215 @@
+// Runs every kernel over odd shapes with heap buffers of exact size, on pools
+// that start helpers at once, late or never. Built with address and undefined
+// behaviour sanitizers; the sums it returns must not depend on the pool.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "host.h"
+
+namespace {
+
+using rnnjax::Backward;
+using rnnjax::Forward;
+using rnnjax::Kernels;
+
+enum class Start { kAtOnce, kLate, kNever };
+
+// Threads of its own, joined at the end: helpers may outlive the call.
+class Pool {
+ public:
+  Pool(int threads, Start start) : threads_(threads), start_(start) {}
+  ~Pool() {
+    for (auto& task : waiting_) task();
+    for (auto& thread : running_) thread.join();
+  }
+  int64_t num_threads() const { return threads_; }
+  void Schedule(std::function<void()> task) {
+    if (start_ == Start::kAtOnce) running_.emplace_back(std::move(task));
+    if (start_ == Start::kLate) waiting_.push_back(std::move(task));
+  }
+
+ private:
+  const int threads_;
+  const Start start_;
+  std::vector<std::thread> running_;
+  std::vector<std::function<void()>> waiting_;
+};
+
+// The buffers of one call; each is its own allocation of exactly its size.
+class Buffers {
+ public:
+  explicit Buffers(bool bfloat16) : bfloat16_(bfloat16) {}
+
+  void* floats(int64_t count, float scale = 1.0f) {
+    const size_t width = bfloat16_ ? 2 : 4;
+    char* data = bytes(count * width);
+    std::uniform_real_distribution<float> uniform(-scale, scale);
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = uniform(random_);
+      // The upper half of a float is a bfloat16 on a little-endian machine.
+      std::memcpy(data + i * width,
+                  reinterpret_cast<const char*>(&value) + 4 - width, width);
+    }
+    return data;
+  }
+
+  uint8_t* flags(int64_t count, double probability) {
+    auto* data = reinterpret_cast<uint8_t*>(bytes(count));
+    std::bernoulli_distribution flip(probability);
+    for (int64_t i = 0; i < count; ++i) data[i] = flip(random_);
+    return data;
+  }
+
+  void* output(int64_t count) {
+    char* data = bytes(count * (bfloat16_ ? 2 : 4));
+    outputs_.push_back(blocks_.size() - 1);
+    return data;
+  }
+
+  // A hash of every byte of every output.
+  uint64_t digest() const {
+    uint64_t hash = 1469598103934665603u;
+    for (const size_t index : outputs_) {
+      for (size_t i = 0; i < sizes_[index]; ++i) {
+        hash = (hash ^ static_cast<uint8_t>(blocks_[index][i])) * 1099511628211u;
+      }
+    }
+    return hash;
+  }
+
+ private:
+  char* bytes(size_t size) {
+    blocks_.push_back(std::make_unique<char[]>(size));
+    sizes_.push_back(size);
+    return blocks_.back().get();
+  }
+
+  const bool bfloat16_;
+  std::mt19937 random_{7};
+  std::vector<std::unique_ptr<char[]>> blocks_;
+  std::vector<size_t> sizes_, outputs_;
+};
+
+struct Cell {
+  const char* name;
+  int gates, saved;
+  void (*Kernels::*forward)(const Forward&, rnnjax::Host&);
+  void (*Kernels::*backward)(const Backward&, rnnjax::Host&);
+};
+
+constexpr Cell kCells[] = {
+    {"lstm", 4, 4, &Kernels::lstm_forward, &Kernels::lstm_backward},
+    {"gru", 3, 4, &Kernels::gru_forward, &Kernels::gru_backward},
+    {"elman", 1, 1, &Kernels::elman_forward, &Kernels::elman_backward},
+};
+
+uint64_t run(const Kernels& kernels, const Cell& cell, rnnjax::Sizes size,
+             bool bfloat16, bool masked, bool resets, int threads,
+             Start start) {
+  Buffers make(bfloat16);
+  const int64_t state = size.batch * size.hidden;
+  const int64_t steps = size.batch * size.time;
+  const int64_t width = cell.gates * size.hidden;
+  const bool lstm = cell.gates == 4, gru = cell.gates == 3;
+  Forward f{};
+  f.size = size;
+  f.bfloat16 = bfloat16;
+  f.xs = make.floats(steps * size.input);
+  f.w_ih = make.floats(size.input * width, 0.3f);
+  f.w_hh = make.floats(size.hidden * width, 0.1f);
+  f.bias = make.floats(width);
+  if (gru) f.bias_hn = make.floats(size.hidden);
+  f.h0 = make.floats(state);
+  if (masked) f.mask = make.flags(steps, 0.7);
+  if (resets) {
+    f.reset = make.flags(steps, 0.3);
+    f.h_reset = make.floats(state);
+  }
+  f.ys = make.output(steps * size.hidden);
+  f.h_last = make.output(state);
+  f.saved = make.output(steps * cell.saved * size.hidden);
+  f.h_prev = make.output(steps * size.hidden);
+  Backward b{};
+  if (lstm) {
+    f.c0 = make.floats(state);
+    if (resets) f.c_reset = make.floats(state);
+    f.c_last = make.output(state);
+    f.c_prev = make.output(steps * size.hidden);
+    b.dc_last = make.floats(state);
+    b.dc0 = make.output(state);
+    if (resets) b.dc_reset = make.output(state);
+  }
+  b.size = size;
+  b.bfloat16 = bfloat16;
+  b.saved = f.saved;
+  b.prev = lstm ? f.c_prev : gru ? f.h_prev : nullptr;
+  b.w_hh = f.w_hh;
+  b.mask = f.mask;
+  b.reset = f.reset;
+  b.dys = make.floats(steps * size.hidden);
+  b.dh_last = make.floats(state);
+  b.dz = make.output(steps * cell.saved * size.hidden);
+  b.dh0 = make.output(state);
+  if (resets) b.dh_reset = make.output(state);
+
+  Pool pool(threads, start);
+  {
+    rnnjax::PoolHost<Pool> host(pool);
+    (kernels.*cell.forward)(f, host);
+  }
+  {
+    rnnjax::PoolHost<Pool> host(pool);
+    (kernels.*cell.backward)(b, host);
+  }
+  return make.digest();
+}
+
+}  // namespace
+
+int main() {
+  const rnnjax::Sizes sizes[] = {
+      {1, 1, 1, 1},    {1, 5, 3, 7},    {2, 3, 1, 15},   {3, 4, 5, 16},
+      {5, 0, 2, 9},    {4, 6, 0, 17},   {7, 3, 9, 33},   {12, 2, 4, 47},
+      {13, 3, 8, 64},  {23, 2, 30, 70}, {1, 40, 20, 90}, {9, 4, 130, 131},
+      {5, 3, 64, 520},
+  };
+  int runs = 0, failures = 0;
+  for (const char* set : {"avx512", "avx2", "portable"}) {
+    const Kernels* kernels = rnnjax::find_kernels(set);
+    if (kernels == nullptr) continue;
+    for (const Cell& cell : kCells) {
+      for (const auto& size : sizes) {
+        for (int variant = 0; variant < 8; ++variant) {
+          const bool bfloat16 = variant & 1, mask = variant & 2,
+                     reset = variant & 4;
+          const auto digest = [&](int threads, Start start) {
+            ++runs;
+            return run(*kernels, cell, size, bfloat16, mask, reset, threads,
+                       start);
+          };
+          const uint64_t alone = digest(1, Start::kNever);
+          if (alone != digest(2, Start::kAtOnce) ||
+              alone != digest(5, Start::kAtOnce) ||
+              alone != digest(3, Start::kLate) ||
+              alone != digest(4, Start::kNever)) {
+            ++failures;
+            std::printf("%s %s (%ld, %ld, %ld, %ld): not the same bits\n", set,
+                        cell.name, static_cast<long>(size.batch),
+                        static_cast<long>(size.time),
+                        static_cast<long>(size.input),
+                        static_cast<long>(size.hidden));
+          }
+        }
+      }
+    }
+  }
+  std::printf("%d runs, %d failures\n", runs, failures);
+  return failures != 0;
+}

@@ -1,0 +1,42 @@
+"""How the scripts of this folder draw what they are given and store what they find.
+
+A stored case is one .npz file: ``params.*``, ``xs``, ``carry.*`` and ``lengths`` in,
+``ys`` and ``last.*`` out, with ``grad.*`` the gradients, by all that goes in, of the
+sum of all that comes out times ``weight.*``.
+"""
+
+import pathlib
+
+import numpy as np
+
+BATCH, TIME = 3, 5
+LENGTHS = np.array([5, 0, 3])
+
+
+class Draw:
+    """Arrays that are the same at every run of a script."""
+
+    def __init__(self, name):
+        self.rng = np.random.default_rng(sum(map(ord, name)))
+
+    def __call__(self, *shape):
+        return self.rng.normal(size=shape) * 0.7
+
+
+def given(draw, params, xs_shape, carry):
+    arrays = {f"params.{k}": draw(*shape) for k, shape in params.items()}
+    arrays["xs"] = draw(BATCH, TIME, *xs_shape)
+    return arrays | {f"carry.{k}": draw(BATCH, *shape) for k, shape in carry.items()}
+
+
+def part(arrays, prefix):
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def store(name, given, out, weights, grads):
+    stored = given | out | {f"weight.{k}": w for k, w in weights.items()}
+    stored |= {f"grad.{k}": g for k, g in grads.items()}
+    arrays = {k: np.asarray(v) for k, v in stored.items()}
+    path = pathlib.Path(__file__).with_name(f"{name}.npz")
+    np.savez_compressed(path, lengths=LENGTHS, **arrays)  # pyright: ignore
+    print(name)
