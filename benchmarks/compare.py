@@ -23,7 +23,6 @@ def main(arguments: list[str] | None = None) -> int:
         "command": _command(arguments),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine.describe(),
-        "accelerator": machine.accelerator() if options.device == "gpu" else "",
         "threads": options.threads,
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -119,7 +118,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         action="store_true",
         help="in backward, differentiate by the inputs too",
     )
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: shows that all runs, no more"
     )
@@ -153,10 +151,7 @@ def _command(arguments: list[str]) -> str:
 
 def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
     """All libraries import at once; none of that is timed."""
-    started = {
-        peer: processes.start(peer, options.threads, options.device)
-        for peer in options.peers
-    }
+    started = {peer: processes.start(peer, options.threads) for peer in options.peers}
     workers.update(started)
     for peer, worker in started.items():
         greeting = processes.greeting(worker)

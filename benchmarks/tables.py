@@ -21,7 +21,6 @@ def heading(results: dict[str, Any]) -> list[str]:
     lines = [
         f"{about['processor']} ({about['vector_units']}), {about['cores']} cores, "
         f"{about['memory']}, {about['system']}, Python {about['python']}",
-        *filter(None, [results["accelerator"]]),
         ", ".join(f"{package} {version}" for package, version in versions.items()),
         f"{results['threads']} threads each, {results['rounds']} rounds, XLA_FLAGS "
         f"{results['xla_flags'] or 'not set'}, {results['date']}",

@@ -56,7 +56,7 @@ def test_nothing_is_timed_after_a_difference(tmp_path, monkeypatch, capfd):
 
 
 def test_a_library_that_dies_fails_its_case_and_no_other(tmp_path):
-    workers = {"scan": processes.start("scan", 1, "cpu")}
+    workers = {"scan": processes.start("scan", 1)}
     effort = rounds.Effort(1, 0.0)
     try:
         assert "jax" in processes.greeting(workers["scan"])["versions"]
