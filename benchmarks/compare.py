@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, processes, report
+from benchmarks import machine, processes, report, tables
 from benchmarks.peers import MODULES
 from benchmarks.rounds import BUSY, Effort, Mismatch, Workers, run
 from benchmarks.workloads import CELLS, WORKLOADS
@@ -23,7 +23,6 @@ def main(arguments: list[str] | None = None) -> int:
         "command": _command(arguments),
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine.describe(),
-        "accelerator": machine.accelerator() if options.device == "gpu" else "",
         "threads": options.threads,
         "rounds": options.rounds,
         "seconds": options.seconds,
@@ -39,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     try:
         _start(options, workers, results)
-        print("\n".join(report.heading(results)), flush=True)
+        print("\n".join(tables.heading(results)), flush=True)
         if not workers:
             print("None of the libraries asked for is installed.", file=sys.stderr)
             return 2
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.update_docs:
         for path in report.update_docs(results, options.out):
             print(f"Updated {path}")
-    failed = report.failures(results)
+    failed = tables.failures(results)
     print("\n".join(failed), file=sys.stderr)
     return 1 if failed else 0
 
@@ -119,7 +118,6 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         action="store_true",
         help="in backward, differentiate by the inputs too",
     )
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument(
         "--quick", action="store_true", help="small sizes: shows that all runs, no more"
     )
@@ -153,10 +151,7 @@ def _command(arguments: list[str]) -> str:
 
 def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
     """All libraries import at once; none of that is timed."""
-    started = {
-        peer: processes.start(peer, options.threads, options.device)
-        for peer in options.peers
-    }
+    started = {peer: processes.start(peer, options.threads) for peer in options.peers}
     workers.update(started)
     for peer, worker in started.items():
         greeting = processes.greeting(worker)
@@ -180,7 +175,7 @@ def _measure(
             entries = run(group, workers, effort, arrays)
             results["cases"] += entries
             for entry in entries:
-                print(report.line(entry), flush=True)
+                print(tables.line(entry), flush=True)
             busy = entries[0]["others"].get("others", 0)
             if busy > BUSY:
                 print(f"  other processes took {busy:.0%} of the cores meanwhile")

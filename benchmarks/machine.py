@@ -6,7 +6,6 @@ import importlib
 import importlib.metadata
 import os
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -51,16 +50,6 @@ def _vector_units() -> str:
                 known = ("avx512f", "avx2", "fma", "amx_tile", "sve", "asimd")
                 return " ".join(flag for flag in known if flag in line.split())
     return "unknown"
-
-
-def accelerator() -> str:
-    """The name of the first NVIDIA GPU, or an empty string."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-        if done.returncode == 0 and done.stdout.strip():
-            return done.stdout.strip().splitlines()[0]
-    return ""
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:

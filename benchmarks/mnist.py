@@ -59,7 +59,7 @@ def main() -> int:
                 done = subprocess.run(
                     command,
                     cwd=processes.ROOT,
-                    env=processes.environment(options.threads, "cpu"),
+                    env=processes.environment(options.threads),
                     stdout=subprocess.PIPE,
                     text=True,
                 )

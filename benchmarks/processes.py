@@ -18,7 +18,6 @@ class Worker(NamedTuple):
 
     peer: str
     threads: int
-    device: str
     process: subprocess.Popen[str]
     errors: IO[str]
 
@@ -27,7 +26,7 @@ class Crashed(RuntimeError):
     """A worker died or did not answer."""
 
 
-def environment(threads: int, device: str) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """The same surroundings for every peer, set before anything is imported."""
     count = str(threads)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -36,15 +35,12 @@ def environment(threads: int, device: str) -> dict[str, str]:
         **os.environ,
         **dict.fromkeys(names, count),
         "PYTHONPATH": os.pathsep.join(path),
-        "JAX_PLATFORMS": "cuda" if device == "gpu" else "cpu",
+        "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": "0",
-        # On a GPU products of float32 would be rounded to TF32, in torch they are not.
-        "JAX_DEFAULT_MATMUL_PRECISION": "float32",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
 
 
-def start(peer: str, threads: int, device: str) -> Worker:
+def start(peer: str, threads: int) -> Worker:
     """Start a peer; `greeting` waits until it has imported its library."""
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`stop` closes it)
     process = subprocess.Popen(
@@ -53,9 +49,9 @@ def start(peer: str, threads: int, device: str) -> Worker:
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=environment(threads, device),
+        env=environment(threads),
     )
-    return Worker(peer, threads, device, process, errors)
+    return Worker(peer, threads, process, errors)
 
 
 def greeting(worker: Worker) -> dict[str, Any]:
@@ -78,7 +74,7 @@ def ask(worker: Worker, action: str, **request: Any) -> dict[str, Any]:
 def restart(worker: Worker) -> Worker:
     """A new process in place of one that died; what it had prepared is lost."""
     stop(worker)
-    fresh = start(worker.peer, worker.threads, worker.device)
+    fresh = start(worker.peer, worker.threads)
     greeting(fresh)
     return fresh
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks import agree, machine, processes
 from benchmarks.peers import OURS
-from benchmarks.workloads import Case, Group, name
+from benchmarks.workloads import WORKLOADS, Case, Group, name
 
 REFERENCES = ("torch", "scan", OURS)
 BUSY = 0.05
@@ -52,6 +52,8 @@ def run(group: Group, workers: Workers, effort: Effort, arrays: Path) -> list[di
 def _prepare(case: Case, workers: Workers, arrays: Path) -> dict[str, Any]:
     answers = {}
     for peer in workers:
+        if peer not in (WORKLOADS[case.workload].peers or workers):
+            continue
         answers[peer] = _ask(
             workers,
             peer,
@@ -117,7 +119,7 @@ def _time(
         start = turn % len(peers)
         for peer in peers[start:] + peers[:start]:
             for entry in entries:
-                answer = entry["peers"][peer]
+                answer = entry["peers"].get(peer, {})
                 first = answer.get("first_seconds")
                 if first is None or "failed" in answer:
                     continue

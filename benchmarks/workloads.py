@@ -152,11 +152,12 @@ class Workload(NamedTuple):
     """A row of the table: a line that says what it is, and its groups of cases.
 
     ``groups(cells, quick)`` leaves out the cells that were not asked for; ``quick``
-    makes everything small.
+    makes everything small. ``peers`` are those that the row is about, all if None.
     """
 
     title: str
     groups: Callable[[tuple[str, ...], bool], list[Group]]
+    peers: tuple[str, ...] | None = None
 
 
 def _plain(letter: str, *size: int, train: bool = False, tokens: bool = False):
@@ -244,12 +245,26 @@ WORKLOADS = {
         "bidirectional, batch 32, 128 inputs, 128 units, 128 steps or lengths 16…128",
         _ragged,
     ),
-    "J": Workload("D as one explicit batch and as a vmap of single sequences", _vmap),
+    "J": Workload(
+        "D as one explicit batch and as a vmap of single sequences",
+        _vmap,
+        ("torch", "scan", "flax-linen", "rnnjax"),
+    ),
     "K": Workload(
         f"a stream, 8 inputs: one step a call, and chunks of {CHUNK}", _stream
     ),
-    "L": Workload("compile time, batch 16, 64 inputs, 64 units", _compile),
-    "M": Workload("memory, batch 16, 4096 steps, 64 inputs, 64 units", _memory),
-    "P": Workload("a 2048³ float32 product: what the machine can do", _product),
+    "L": Workload(
+        "compile time, batch 16, 64 inputs, 64 units", _compile, ("scan", "rnnjax")
+    ),
+    "M": Workload(
+        "memory, batch 16, 4096 steps, 64 inputs, 64 units",
+        _memory,
+        ("torch", "scan", "rnnjax"),
+    ),
+    "P": Workload(
+        "a 2048³ float32 product: what the machine can do",
+        _product,
+        ("torch", "scan", "rnnjax"),
+    ),
 }
 GRID = tuple("ABCDEFGH")

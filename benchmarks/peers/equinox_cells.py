@@ -27,12 +27,8 @@ def _cell(case: Case, layer: Layer):
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    if case.checkpointed:
-        raise LeftOut("recomputation is rnnjax's row")
     if case.cell == "elman":
         raise LeftOut("it has no simple recurrent cell")
-    if case.workload == "J" and not case.vmap:
-        raise LeftOut("its cells take one example: always under vmap")
     zeros = jnp.zeros(case.hidden, jnp.float32)
     start = (zeros, zeros) if case.cell == "lstm" else zeros
 

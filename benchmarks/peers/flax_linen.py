@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import jax_driver
-from benchmarks.peers import LeftOut
 from benchmarks.workloads import Case, Layer
 
 PACKAGES = ("flax", "jax", "jaxlib", "numpy", "optax")
@@ -44,8 +43,6 @@ def _layer(cell: str, params: dict[str, Any]) -> Layer:
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    if case.checkpointed:
-        raise LeftOut("recomputation is rnnjax's row")
     kind = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "elman": nn.SimpleCell}
     cell = kind[case.cell](case.hidden)
     params: Any = [{"cell": _params(case.cell, layer)} for layer in layers]

@@ -9,7 +9,6 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import jax_driver
-from benchmarks.peers import LeftOut
 from benchmarks.workloads import Case, Layer
 
 PACKAGES = ("flax", "jax", "jaxlib", "numpy", "optax")
@@ -44,8 +43,6 @@ def _layer(case: Case, cell: Any) -> Layer:
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    if case.checkpointed:
-        raise LeftOut("recomputation is rnnjax's row")
     cells = [_cell(case, layer.w_ih.shape[0], layer) for layer in layers]
     networks: list[Any] = [nnx.RNN(cell) for cell in cells]
     if case.bidirectional:
@@ -64,9 +61,6 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         # Its outputs go on after a sequence's end; everybody else's are zero there.
         return jnp.where(jnp.arange(case.time)[:, None] < lengths[:, None, None], xs, 0)
 
-    def singles(params, xs, lengths):
-        return jax.vmap(lambda x: unroll(params, x, lengths))(xs)
-
     def common(params):
         found = list(merge(params))
         if case.bidirectional:
@@ -83,7 +77,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     return jax_driver.Model(
         params=params,
         layers=common,
-        unroll=singles if case.vmap else unroll,
+        unroll=unroll,
         carry=cells[0].initialize_carry((1, case.inputs), nnx.Rngs(0)),
         step=step,
         chunk=chunk,

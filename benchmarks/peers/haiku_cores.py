@@ -3,7 +3,6 @@
 import functools
 import warnings
 
-import jax
 import jax.numpy as jnp
 
 from benchmarks import jax_driver
@@ -31,8 +30,6 @@ def _params(case: Case, layer: Layer):
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    if case.checkpointed:
-        raise LeftOut("recomputation is rnnjax's row")
     if case.cell == "gru":
         raise LeftOut("hk.GRU resets before the recurrent product: other equations")
     if case.cell == "elman":
@@ -46,8 +43,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
             ys = []
             for d in range(depth):
                 core = hk.LSTM(case.hidden, name=f"layer_{first + d}")
-                batch = xs.shape[1] if xs.ndim == 3 else None
-                start = core.initial_state(batch)
+                start = core.initial_state(xs.shape[1])
                 ys.append(hk.dynamic_unroll(core, xs, start, reverse=bool(d))[0])
             xs = jnp.concatenate(ys, axis=-1)
         return xs
@@ -63,8 +59,6 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     chunk = hk.without_apply_rng(hk.transform(several)).apply
 
     def unroll(params, xs, lengths):
-        if case.vmap:
-            return jax.vmap(functools.partial(apply, params))(xs)
         return apply(params, xs)
 
     def common(params):
@@ -81,7 +75,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         params={f"layer_{i}/linear": _params(case, w) for i, w in enumerate(layers)},
         layers=common,
         unroll=unroll,
-        time_major=not case.vmap,
+        time_major=True,
         carry=hk.LSTMState(zeros, zeros),
         step=lambda params, carry, x: step(params, x, carry)[::-1],
         chunk=lambda params, carry, xs: chunk(params, xs, carry)[::-1],

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import jax_driver
-from benchmarks.peers import LeftOut
 from benchmarks.workloads import Case, Layer
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -41,10 +40,6 @@ def _layer(case: Case, weights: list[Any]) -> Layer:
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    if case.checkpointed:
-        raise LeftOut("recomputation is rnnjax's row")
-    if case.vmap:
-        raise LeftOut("its layers want a batch axis: nothing for vmap to do")
     kind, cell_kind = {
         "lstm": (keras.layers.LSTM, keras.layers.LSTMCell),
         "gru": (keras.layers.GRU, keras.layers.GRUCell),

@@ -1,6 +1,5 @@
 """torch's own layers, ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN``, in eager mode."""
 
-import os
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,8 @@ from benchmarks.peers import TRAINING_STEPS, LeftOut, Prepared, named_gradients
 from benchmarks.workloads import Case, Data, Layer, data
 
 PACKAGES = ("torch", "numpy")
-ON_GPU = os.environ.get("JAX_PLATFORMS") == "cuda"
-DEVICE = "cuda" if ON_GPU else "cpu"
 
 torch.set_num_threads(len(machine.cores()))
-# As precise as JAX is told to be; cuDNN would round products to TF32 otherwise.
-torch.backends.cudnn.allow_tf32 = False
 
 
 def prepare(case: Case) -> Prepared:
@@ -39,7 +34,7 @@ def prepare(case: Case) -> Prepared:
 
 
 def _tensor(array: Any) -> Any:
-    return torch.from_numpy(np.array(array)).to(DEVICE)
+    return torch.from_numpy(np.array(array))
 
 
 def _time_major(array: Any) -> Any:
@@ -47,12 +42,7 @@ def _time_major(array: Any) -> Any:
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
-def _finish() -> None:
-    if ON_GPU:
-        torch.cuda.synchronize()
+    return tensor.detach().numpy()
 
 
 def _network(case: Case, layers: list[Layer]) -> Any:
@@ -68,9 +58,8 @@ def _network(case: Case, layers: list[Layer]) -> Any:
         arrays[f"weight_hh_{suffix}"] = layer.w_hh.T
         arrays[f"bias_ih_{suffix}"] = layer.b
         arrays[f"bias_hh_{suffix}"] = _recurrent_bias(layer)
-    state = {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
-    network.load_state_dict(state)
-    return network.to(DEVICE)
+    network.load_state_dict({key: _tensor(value) for key, value in arrays.items()})
+    return network
 
 
 def _recurrent_bias(layer: Layer) -> np.ndarray:
@@ -114,7 +103,6 @@ def _forward(case: Case, arrays: Data) -> Prepared:
     def call():
         with torch.inference_mode():
             ys = run(xs)
-        _finish()
         return ys
 
     return Prepared(call, lambda ys: {"ys": _numpy(ys).swapaxes(0, 1)})
@@ -131,7 +119,6 @@ def _backward(case: Case, arrays: Data) -> Prepared:
     def call():
         ys = run(xs)
         gradients = torch.autograd.grad(ys, wanted, cotangent)
-        _finish()
         return ys, gradients
 
     def outputs(result):
@@ -150,7 +137,7 @@ def _train(case: Case, arrays: Data) -> Prepared:
     read_out = torch.nn.Linear(*arrays.w_out.shape)
     state = {"weight": _tensor(arrays.w_out.T), "bias": _tensor(arrays.b_out)}
     read_out.load_state_dict(state)
-    modules = [network, read_out.to(DEVICE)]
+    modules = [network, read_out]
     table = None
     if arrays.table is not None:
         table = torch.nn.Embedding.from_pretrained(_tensor(arrays.table), freeze=False)
@@ -168,7 +155,6 @@ def _train(case: Case, arrays: Data) -> Prepared:
         loss = torch.nn.functional.cross_entropy(logits, labels)
         loss.backward()
         optimizer.step()
-        _finish()
         return loss.detach()
 
     def outputs(first):
@@ -184,14 +170,12 @@ def _step(case: Case, arrays: Data) -> Prepared:
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     values = (layer.w_ih.T, layer.w_hh.T, layer.b, _recurrent_bias(layer))
     cell.load_state_dict(dict(zip(names, map(_tensor, values), strict=True)))
-    cell.to(DEVICE)
     x, carry = _tensor(arrays.xs[:, 0]), None
 
     def call():
         nonlocal carry
         with torch.inference_mode():
             carry = cell(x, carry)
-        _finish()
         return carry[0] if case.cell == "lstm" else carry
 
     return Prepared(call, _two_calls(case, call))
@@ -205,7 +189,6 @@ def _chunk(case: Case, arrays: Data) -> Prepared:
         nonlocal carry
         with torch.inference_mode():
             ys, carry = network(xs, carry)
-        _finish()
         return ys
 
     return Prepared(call, _two_calls(case, call))
@@ -226,7 +209,6 @@ def _product(case: Case) -> Prepared:
     def call():
         with torch.inference_mode():
             c = a @ b
-        _finish()
         return c
 
     return Prepared(call, lambda c: {"product": _numpy(c)})
