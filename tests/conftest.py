@@ -11,9 +11,6 @@ os.environ.setdefault(
 import jax
 import pytest
 
-# These scripts record what real libraries compute, in environments of their own.
-collect_ignore_glob = ["reference/*"]
-
 
 @pytest.fixture(autouse=True)
 def _precision(request):
