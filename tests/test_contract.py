@@ -61,7 +61,7 @@ def build(cell, combinator, traversal):
     "traversal", [name for name in TRAVERSALS if name != "default"]
 )
 @pytest.mark.parametrize("combinator", COMBINATORS)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [name for name in CELLS if name != "elman-relu"])
 def test_every_cell_combinator_and_traversal(cell, combinator, traversal):
     testing.check_cell(build(cell, combinator, traversal), np.ones(3))
 
