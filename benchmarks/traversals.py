@@ -47,7 +47,7 @@ def calls(traversal, batch, steps, input_size, hidden_size):
     return [lambda f=f: jax.block_until_ready(f(params, xs)) for f in (forward, both)]
 
 
-def main(rounds: int = 15):
+def main(rounds: int = 9):
     """Time all traversals of a size in alternating rounds; print the medians."""
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, float32, LSTM\n")
     print("| B, T, I, H |", " | ".join(TRAVERSALS), "|")
