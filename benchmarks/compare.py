@@ -109,9 +109,9 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seconds",
         type=float,
-        default=0.5,
+        default=0.3,
         help="time for the calls of a library in a case, all rounds together; at least "
-        "one call a round is made (default: 0.5)",
+        "one call a round is made (default: 0.3)",
     )
     parser.add_argument(
         "--input-gradients",
@@ -176,9 +176,9 @@ def _measure(
             results["cases"] += entries
             for entry in entries:
                 print(tables.line(entry), flush=True)
-            busy = entries[0]["others"].get("others", 0)
+            busy = sum(entries[0]["others"].values())
             if busy > BUSY:
-                print(f"  other processes took {busy:.0%} of the cores meanwhile")
+                print(f"  others took {busy:.0%} of the cores meanwhile", flush=True)
             report.write_json(results, options.out)
 
 

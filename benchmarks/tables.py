@@ -14,13 +14,13 @@ NOTHING = "-"
 
 def heading(results: dict[str, Any]) -> list[str]:
     """The machine, the versions and the settings, a line each."""
-    about, idle = results["machine"], results["idle"]
+    here, idle = results["machine"], results["idle"]
     versions: dict[str, str] = {}
     for one in results["versions"].values():
         versions |= one
     lines = [
-        f"{about['processor']} ({about['vector_units']}), {about['cores']} cores, "
-        f"{about['memory']}, {about['system']}, Python {about['python']}",
+        f"{here['processor']} ({here['vector_units']}), {here['cores']} cores, "
+        f"{here['memory']}, {here['system']}, Python {here['python']}",
         ", ".join(f"{package} {version}" for package, version in versions.items()),
         f"{results['threads']} threads each, {results['rounds']} rounds, XLA_FLAGS "
         f"{results['xla_flags'] or 'not set'}, {results['date']}",
@@ -163,25 +163,25 @@ def _derived_table(derived: list[figures.Figure]) -> str:
 
 
 def _left_out(results: dict[str, Any]) -> str:
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for entry in results["cases"]:
-        for peer, answer in entry["peers"].items():
-            if "left_out" in answer:
-                key = (peer, answer["left_out"])
-                reasons.setdefault(key, []).append(entry["name"])
-    lines = [f"- {peer}: {why}." for peer, why in reasons]
+    reasons = {
+        f"- {peer}: {answer['left_out']}."
+        for entry in results["cases"]
+        for peer, answer in entry["peers"].items()
+        if "left_out" in answer
+    }
+    lines = sorted(reasons)
     lines += [f"- {peer}: not installed." for peer in results["missing"]]
     return "Left out:\n\n" + "\n".join(lines) if lines else ""
 
 
 def _disturbed(results: dict[str, Any]) -> str:
     busy = {
-        entry["name"]: entry["others"]["others"]
+        entry["name"]: sum(entry["others"].values())
         for entry in results["cases"]
-        if entry["others"].get("others", 0) > BUSY
+        if sum(entry["others"].values()) > BUSY
     }
     rows = ", ".join(f"{name} ({share:.0%})" for name, share in busy.items())
-    return f"Other programs took cores during: {rows}." if busy else ""
+    return f"Other programs or the host took cores during: {rows}." if busy else ""
 
 
 def everything(results: dict[str, Any]) -> str:
@@ -204,7 +204,7 @@ def everything(results: dict[str, Any]) -> str:
                     f"{a['compile_seconds']:.2f}",
                     _milliseconds(a["first_seconds"]),
                     _mebibytes(entry, peer),
-                    f"{entry['others'].get('others', 0):.1%}",
+                    f"{sum(entry['others'].values()):.1%}",
                 ]
             )
     return _table(head, body) + "\n"
