@@ -1,15 +1,28 @@
 """Strict settings: double precision, strict promotion, quick compilation."""
 
+import importlib.metadata
 import os
 
 # Programs here are tiny and run once: compiling them is most of the time of a test.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-)
+_QUICK = [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+]
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    # The older emitters compile twice as fast. Newer versions refuse the flag.
+    _QUICK.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
 
 import jax
 import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--whole-product",
+        action="store_true",
+        help="every cell x combinator x traversal; without it, every two of the three",
+    )
 
 
 @pytest.fixture(autouse=True)
