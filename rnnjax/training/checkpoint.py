@@ -30,7 +30,12 @@ def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
       state: any pytree, such as a `TrainState`.
       metadata: anything that ``json.dumps`` takes, such as the run's configuration.
 
-    See `restore` for an example.
+    >>> import tempfile
+    >>> import jax.numpy as jnp, numpy, rnnjax
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rnnjax.training.save(f"{folder}/a.npz", {"w": jnp.ones(2)}, {"epoch": 3})
+    ...     print(numpy.load(f"{folder}/a.npz").files)
+    ['rnnjax.json', "['w']"]
     """
     arrays, leaves = {}, {}
     for name, leaf in _named(state).items():
