@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
-PICTURED = ["index.html", "cells.html", "api/cells.html", "performance.html",
-            "concepts.html", "errors.html"]  # fmt: skip
+PICTURED = {"index", "cells", "api/cells", "performance", "concepts", "errors"}
 SEARCHED = "reset"
 
 # What sticks out of the window, and is not inside of a box that scrolls or clips it.
@@ -91,13 +90,13 @@ def _findings(browser, address, site, pictures) -> Iterator[str]:
             said = [entry["message"] for entry in browser.get_log("browser")]
             for finding in [*browser.execute_script(PROBE), *said]:
                 yield f"{page} ({device}): {finding}"
-            if page in PICTURED:
-                for theme in ("light", "dark"):
-                    browser.execute_script(
-                        "document.body.dataset.theme = arguments[0]", theme
-                    )
-                    name = f"{page.removesuffix('.html').replace('/', '-')}-{device}"
-                    browser.save_screenshot(str(pictures / f"{name}-{theme}.png"))
+            stem = page.removesuffix(".html")
+            for theme in ("light", "dark") if stem in PICTURED else ():
+                browser.execute_script(
+                    "document.body.dataset.theme = arguments[0]", theme
+                )
+                name = f"{stem.replace('/', '-')}-{device}-{theme}.png"
+                browser.save_screenshot(str(pictures / name))
     yield from _search(browser, address)
 
 

@@ -1,11 +1,11 @@
 """Equations as MathML, which browsers draw themselves: no script, font or network."""
 
+import re
 from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
-from sphinx.util.math import wrap_displaymath
 
 
 def _inline(translator: Any, node: nodes.math) -> None:
@@ -14,10 +14,10 @@ def _inline(translator: Any, node: nodes.math) -> None:
 
 
 def _display(translator: Any, node: nodes.math_block) -> None:
-    # A single line has neither & nor \\, and stays out of a table of one cell.
     text = node.astext()
-    wrapped = "&" in text or r"\\" in text
-    tex = wrap_displaymath(text, None, False) if wrapped else text
+    outside = re.sub(r"\\begin\{(\w+)\}.*?\\end\{\1\}", "", text, flags=re.DOTALL)
+    several = "&" in outside or r"\\" in outside
+    tex = rf"\begin{{split}}{text}\end{{split}}" if several else text
     translator.body.append(
         f'<div class="equation" tabindex="0">{convert(tex, display="block")}</div>'
     )

@@ -9,22 +9,28 @@ from typing import Any
 
 import rnnjax
 
-# Modules whose own names are nobody's business; all other modules directly in the
-# package are public, or give all that they have to say to the package itself.
-INTERNAL = {"rnnjax.checks", "rnnjax.walk"}
+# Modules whose own names are nobody's business. All others are public, or give what
+# they have to say to the package above them.
+INTERNAL = {
+    "rnnjax.checks",
+    "rnnjax.kernels.compile",
+    "rnnjax.kernels.equations",
+    "rnnjax.kernels.native",
+    "rnnjax.kernels.primitives",
+    "rnnjax.kernels.reference",
+    "rnnjax.walk",
+}
 
 
 def public_modules() -> list[ModuleType]:
     """The package, and the modules that its users import names from."""
-    found = [rnnjax]
-    for info in pkgutil.iter_modules(rnnjax.__path__, "rnnjax."):
-        leaf = info.name.rpartition(".")[2]
-        if leaf.startswith("_") or info.name in INTERNAL:
-            continue
-        exported = inspect.ismodule(getattr(rnnjax, leaf, None))
-        if (leaf in rnnjax.__all__ and exported) or not _is_home(info.name):
-            found.append(importlib.import_module(info.name))
-    return found
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(rnnjax.__path__, "rnnjax.")
+        if module.name not in INTERNAL and "._" not in module.name
+    ]
+    modules = [importlib.import_module(n) for n in names if not _is_home(n)]
+    return [rnnjax, *modules]
 
 
 def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
@@ -59,10 +65,11 @@ def undocumented(documented: set[str]) -> list[str]:
 
 
 def _is_home(module: str) -> bool:
-    """Whether the package exports something that this module defines."""
+    """Whether the package above exports something that this module defines."""
+    package = importlib.import_module(module.rpartition(".")[0])
     return any(
-        getattr(getattr(rnnjax, name), "__module__", "") == module
-        for name in rnnjax.__all__
+        getattr(getattr(package, name), "__module__", "") == module
+        for name in package.__all__
     )
 
 
