@@ -4,7 +4,7 @@ Start with `lstm`, `gru` or `elman`, combine them with `stack` and `bidirectiona
 a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 """
 
-from rnnjax import cells, initializers, kernels, scan, testing, training
+from rnnjax import cells, initializers, interop, kernels, scan, testing, training
 from rnnjax.attention import (
     AttentionCarry,
     AttentionParams,
@@ -159,6 +159,7 @@ __all__ = [
     "indy_gru",
     "indy_lstm",
     "initializers",
+    "interop",
     "intersection_rnn",
     "kernels",
     "last_valid",
