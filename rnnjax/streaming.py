@@ -142,9 +142,7 @@ def advance(
     if lengths is None:
         lengths = np.where(streams.active, np.int32(chunk), np.int32(0))
     else:
-        lengths = np.asarray(checks.lengths(lengths, slots, chunk))
-        if np.any(lengths[~streams.active] != 0):
-            _in_use(streams, np.flatnonzero(lengths).tolist())
+        lengths = _lengths(streams, lengths, chunk)
     carry, ys = _advance(cell, params, streams.carry, xs, lengths, streams.fresh)
     return Streams(carry, streams.active, streams.fresh & (lengths == 0)), ys
 
@@ -236,6 +234,18 @@ def _chunk(xs: Any, slots: int) -> int:
             "step or more. Write xs[:, None] for one step of each stream."
         )
     return shapes[0][1]
+
+
+def _lengths(streams: Streams, lengths: Any, chunk: int) -> np.ndarray:
+    """Checked by NumPy: a question to the device takes longer than the step itself."""
+    given = np.asarray(lengths)
+    slots = len(streams.active)
+    integers = given.shape == (slots,) and given.dtype.kind in "iu"
+    if not integers or given.min() < 0 or given.max() > chunk:
+        checks.lengths(given, slots, chunk)  # raises, and says why
+    if np.any(given[~streams.active]):
+        _in_use(streams, np.flatnonzero(given).tolist())
+    return given.astype(np.int32)
 
 
 def _in_use(streams: Streams, slots: list[int]) -> None:

@@ -18,28 +18,26 @@ import numpy as np
 import optax
 import pytest
 
-import rnnjax
 from rnnjax import training
 
 KILLS, SEED = 20, 0
-CONFIG = {"hidden": 5}
+CONFIG = {"inputs": 5}
 
 
 def run():
-    """What is trained: ``(train, state, data)``."""
-    cell = rnnjax.stack(rnnjax.lstm(2, 5), rnnjax.dropout(0.3), rnnjax.dense(5, 1))
+    """What is trained, quick to compile for every start: ``(train, state, data)``."""
     optimizer = optax.adam(1e-2)
-    xs = np.random.default_rng(0).normal(size=(32, 4, 2)).astype(np.float32)
+    xs = np.random.default_rng(0).normal(size=(32, 5)).astype(np.float32)
 
     def loss(params, batch, key):
         xs, targets = batch
-        _, ys = rnnjax.unroll(cell, params, xs, key=key)
-        return jnp.mean((ys[:, -1, 0] - targets) ** 2), {}
+        noisy = xs + 0.1 * jax.random.normal(key, xs.shape)
+        return jnp.mean((noisy @ params["w"] + params["b"] - targets) ** 2), {}
 
-    key = jax.random.key(5)
-    state = training.init(cell.init(key), optimizer, key)
+    params = {"w": np.ones(5, np.float32), "b": np.zeros((), np.float32)}
+    state = training.init(params, optimizer, jax.random.key(5))
     train = training.epoch(loss, optimizer, batch_size=8)
-    return train, state, (xs, xs.sum((1, 2)))
+    return train, state, (xs, xs[:, 0] - xs[:, 1])
 
 
 def fit(out, epochs):

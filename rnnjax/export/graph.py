@@ -23,7 +23,7 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
     Layers become the nodes ``LSTM``, ``GRU`` and ``RNN`` that runtimes have kernels
     for. The inputs and outputs have names:
 
-    - ``xs: (batch, time, ...)`` in the dtype of the params, or int64 ids;
+    - ``xs: (batch, time, ...)`` float32, or int64 ids;
     - ``lengths: (batch,)`` int32, all of them ``time`` where nothing is padded;
       padding may hold anything, gives zeros and leaves the carry as it was;
     - ``carry``, or ``carry_0_c`` and so on for a tree of them, ``(batch, ...)`` each;
@@ -37,7 +37,7 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
 
     Args:
       cell: the model.
-      params: its params, float32 or float64.
+      params: its params, in float32.
       x: one input of one step, or a `jax.ShapeDtypeStruct` in its place.
 
     Returns:
@@ -45,7 +45,8 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
 
     Raises:
       ModuleNotFoundError: without the package ``onnx``.
-      ValueError: for a cell that has no such graph, named in the sentence.
+      ValueError: for a cell that has no such graph, named in the sentence, and for
+        params in another dtype.
 
     Reference: ONNX operators, https://onnx.ai/onnx/operators.
 
@@ -60,14 +61,14 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
     """
     import onnx
 
-    dtype = _dtype(params)
+    _check_dtype(params)
     shape = jnp.shape(x)
     floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
     tensor = onnx.helper.make_tensor_value_info
-    kind = onnx.helper.np_dtype_to_tensor_dtype
-    graph = _Graph(onnx, dtype, [], [], [], [])
+    number, integer = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    graph = _Graph(onnx, [], [], [], [])
 
-    entry = kind(dtype if floating else np.dtype(np.int64))
+    entry = number if floating else integer
     inputs = [
         tensor("xs", entry, ["batch", "time", *shape]),
         tensor("lengths", onnx.TensorProto.INT32, ["batch"]),
@@ -76,16 +77,17 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
     axes = list(range(2, 2 + len(shape)))
     xs = graph.node("Transpose", ["xs"], perm=[1, 0, *axes])
     counted = _counted(graph, xs)
-    xs = graph.node("Where", [_over(graph, counted, len(shape)), xs, graph.zero(entry)])
+    zero = graph.constant(np.float32(0) if floating else np.int64(0))
+    xs = graph.node("Where", [_over(graph, counted, len(shape)), xs, zero])
     ys = _convert(_Place(cell, params, xs, ("carry",), False), graph, counted)
 
     y = output_spec(cell, x)
     axes = list(range(2, 2 + len(y.shape)))
     graph.node("Transpose", [ys], "ys", perm=[1, 0, *axes])
-    outputs = [tensor("ys", kind(dtype), ["batch", "time", *y.shape])]
+    outputs = [tensor("ys", number, ["batch", "time", *y.shape])]
     for name, size in graph.carries:
-        inputs.append(tensor(name, kind(dtype), ["batch", size]))
-        outputs.append(tensor(f"next_{name}", kind(dtype), ["batch", size]))
+        inputs.append(tensor(name, number, ["batch", size]))
+        outputs.append(tensor(f"next_{name}", number, ["batch", size]))
 
     model = onnx.helper.make_model(
         onnx.helper.make_graph(
@@ -104,7 +106,6 @@ class _Graph(NamedTuple):
     """What has been written so far; ``carries`` holds names and sizes."""
 
     onnx: Any
-    dtype: np.dtype
     nodes: list[Any]
     constants: list[Any]
     carries: list[tuple[str, int]]
@@ -130,11 +131,6 @@ class _Graph(NamedTuple):
         array = np.ascontiguousarray(value)
         self.constants.append(self.onnx.numpy_helper.from_array(array, name))
         return name
-
-    def zero(self, kind: int) -> str:
-        return self.constant(
-            np.zeros((), self.onnx.helper.tensor_dtype_to_np_dtype(kind))
-        )
 
     def name(self, stem: str) -> str:
         self.used.append(stem)
@@ -170,7 +166,7 @@ def _over(graph: _Graph, counted: str, features: int) -> str:
 
 def _zeroed(graph: _Graph, counted: str, ys: str) -> str:
     """Zeros at padding, as in every cell; ONNX leaves it to the runtime."""
-    zero = graph.constant(np.zeros((), graph.dtype))
+    zero = graph.constant(np.float32(0))
     return graph.node("Where", [_over(graph, counted, 1), ys, zero])
 
 
@@ -217,7 +213,9 @@ def _layer(
         [graph.name(f"{op.lower()}_{part}") for part in ("ys", *fields)],
         **attributes,
     )
-    for each, last in zip(names, after, strict=True):
+    for each, start, last in zip(names, before, after, strict=True):
+        # A sequence of length 0 keeps its carry here; onnxruntime returns zeros.
+        last = graph.node("Where", [_any_step(graph), last, start])
         parts = [last]
         if len(each) > 1:
             halves = [graph.name("half") for _ in each]
@@ -228,6 +226,12 @@ def _layer(
     ys = graph.node("Transpose", [ys], perm=[0, 2, 1, 3])
     shape = graph.constant(np.array([0, 0, len(paths) * size]))
     return _zeroed(graph, counted, graph.node("Reshape", [ys, shape]))
+
+
+def _any_step(graph: _Graph) -> str:
+    """``(1, b, 1)`` bool, true for sequences of at least one step."""
+    some = graph.node("Greater", ["lengths", graph.constant(np.array(0, np.int32))])
+    return graph.node("Unsqueeze", [some, graph.constant(np.array([0, 2]))])
 
 
 def _name(path: Sequence[Any]) -> str:
@@ -375,15 +379,14 @@ def _spec(place: _Place) -> Any:
     return place.cell.spec
 
 
-def _dtype(params: Params) -> np.dtype:
-    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(params)}
-    if len(dtypes) > 1 or not dtypes <= {np.dtype("float32"), np.dtype("float64")}:
+def _check_dtype(params: Params) -> None:
+    dtypes = sorted({str(jnp.result_type(leaf)) for leaf in jax.tree.leaves(params)})
+    if dtypes not in ([], ["float32"]):
         raise ValueError(
-            f"params have the dtypes {sorted(map(str, dtypes))}; expected float32 or "
-            "float64 for ONNX. Write jax.tree.map(lambda p: p.astype(jnp.float32), "
-            "params)."
+            f"params have the dtypes {dtypes}; expected float32, the one in which "
+            "runtimes have recurrent kernels. Write jax.tree.map(lambda p: "
+            "p.astype(jnp.float32), params)."
         )
-    return np.dtype(dtypes.pop() if dtypes else np.float32)
 
 
 _CONVERT: dict[Callable[..., Cell], Callable[[_Place, _Graph, str], str]] = {

@@ -163,25 +163,23 @@ def _spec(tree: Any, *leading: Any) -> Any:
 def _export(
     run: Callable[..., Any], params: Params, bake: bool, given: tuple[Any, ...]
 ) -> jax.export.Exported:
-    """``run(params, *given)``, or without the first argument if that is baked in."""
-    if bake:
-        if any(isinstance(p, jax.ShapeDtypeStruct) for p in jax.tree.leaves(params)):
-            raise TypeError(
-                "params holds shapes without values; expected the arrays that are to "
-                "be in the file. Write bake=False, and they become an argument of the "
-                "program."
-            )
+    """``run(params, *given)``, the first argument baked in or not."""
+    if bake and any(
+        isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)
+    ):
+        raise TypeError(
+            "params holds shapes without values; expected the arrays that are to be in "
+            "the file. Write bake=False, and they become an argument of the program."
+        )
 
-        def function(*given):
+    def function(*given):
+        if bake:
             return run(params, *given)
+        return run(_like(params, given[0]), *given[1:])
 
-    else:
-
-        def function(values, *given):
-            return run(_like(params, values), *given)
-
-        given = (_spec(plain(params)), *given)
     function.__name__ = run.__qualname__.split(".")[0]
+    if not bake:
+        given = (_spec(plain(params)), *given)
     try:
         return jax.export.export(jax.jit(function), platforms=_PLATFORMS)(*given)
     except Exception as error:
