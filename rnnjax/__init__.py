@@ -4,7 +4,17 @@ Start with `lstm`, `gru` or `elman`, combine them with `stack` and `bidirectiona
 a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 """
 
-from rnnjax import cells, initializers, kernels, scan, testing, training
+from rnnjax import (
+    cells,
+    export,
+    initializers,
+    interop,
+    kernels,
+    scan,
+    streaming,
+    testing,
+    training,
+)
 from rnnjax.attention import (
     AttentionCarry,
     AttentionParams,
@@ -148,6 +158,7 @@ __all__ = [
     "elman",
     "embedding",
     "embedding_lookup",
+    "export",
     "full_lstm",
     "generate",
     "glstm",
@@ -159,6 +170,7 @@ __all__ = [
     "indy_gru",
     "indy_lstm",
     "initializers",
+    "interop",
     "intersection_rnn",
     "kernels",
     "last_valid",
@@ -198,6 +210,7 @@ __all__ = [
     "sru",
     "stack",
     "static_unroll",
+    "streaming",
     "testing",
     "time_distributed",
     "trace",

@@ -58,11 +58,20 @@ def _native_cotangent(*operands: Array, cell: Equations) -> Sequence[Array]:
     return [by_input, jnp.concatenate([r, z, q], axis=-1), *out[1:]]
 
 
+def exporting(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether `jax.export` asks: its programs run where no library of ours is loaded.
+
+    JAX says so to each lowering rule, so nothing has to be switched off around an
+    export, other threads go on with their kernels, and no cached trace can be wrong.
+    """
+    return ctx.module_context.lowering_parameters.for_export
+
+
 def _on_cpu(native_fun: Callable, reference_fun: Callable) -> mlir.LoweringRule:
     """The native function, or the reference where the native library is missing."""
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
-        found = native.available()
+        found = not exporting(ctx) and native.available()
         if found:
             native.register()
         fun = native_fun if found else reference_fun

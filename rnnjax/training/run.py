@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from rnnjax.cell import Params
-from rnnjax.training.checkpoint import replacing, restore, save
+from rnnjax.training.checkpoint import remove_leftovers, replacing, restore, save
 from rnnjax.training.loop import TrainState
 
 _CHECKPOINT, _LOG = "checkpoint.npz", "metrics.jsonl"
@@ -70,6 +70,8 @@ def fit(
     """
     out, history = Path(out), list(history)
     out.mkdir(parents=True, exist_ok=True)
+    for name in (_CHECKPOINT, _LOG):
+        remove_leftovers(out / name)
     # A run killed between its log and its checkpoint has logged an epoch too many.
     with replacing(out / _LOG) as file:
         file.writelines(_json_line(record) for record in history)
