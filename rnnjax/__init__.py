@@ -4,7 +4,7 @@ Start with `lstm`, `gru` or `elman`, combine them with `stack` and `bidirectiona
 a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 """
 
-from rnnjax import cells, initializers, kernels, scan, testing, training
+from rnnjax import cells, initializers, kernels, plot, scan, testing, training
 from rnnjax.attention import (
     AttentionCarry,
     AttentionParams,
@@ -61,6 +61,7 @@ from rnnjax.combinators import (
     stack,
     time_distributed,
 )
+from rnnjax.describe import Description, describe
 from rnnjax.decoding import (
     Generated,
     generate,
@@ -92,7 +93,7 @@ from rnnjax.sequences import (
     unpack,
     unpad_sequences,
 )
-from rnnjax.trace import Trace, observe, trace
+from rnnjax.trace import Trace, carry_gradients, observe, trace
 from rnnjax.unroll import carry_spec, output_spec, static_unroll, unroll
 from rnnjax.wrappers import (
     HighwayParams,
@@ -112,6 +113,7 @@ __all__ = [
     "Beams",
     "Cell",
     "DenseParams",
+    "Description",
     "ElmanParams",
     "GRUParams",
     "Generated",
@@ -134,6 +136,7 @@ __all__ = [
     "beam_search",
     "bidirectional",
     "boolean_mask",
+    "carry_gradients",
     "carry_spec",
     "cells",
     "cfc",
@@ -143,6 +146,7 @@ __all__ = [
     "conv_lstm",
     "dale_rnn",
     "dense",
+    "describe",
     "drop_connect",
     "dropout",
     "elman",
@@ -183,6 +187,7 @@ __all__ = [
     "pad_to_bucket",
     "parallel",
     "phased_lstm",
+    "plot",
     "pointwise",
     "raw_unroll",
     "recurrence",
