@@ -14,6 +14,7 @@ see it run. Ctrl-C ends it at once; --resume goes on after the last full epoch.
 
 import argparse
 import functools
+import itertools
 import signal
 import sys
 import time
@@ -95,7 +96,7 @@ def language_model(
     recurrent = {"lstm": rnnjax.lstm, "gru": rnnjax.gru}[cell]
     sizes = [embedding] + [hidden] * layers
     parts = [rnnjax.embedding(vocabulary, embedding)]
-    for below, above in zip(sizes[:-1], sizes[1:], strict=True):
+    for below, above in itertools.pairwise(sizes):
         parts += [rnnjax.dropout(dropout, per="sequence"), recurrent(below, above)]
     parts += [
         rnnjax.dropout(dropout, per="sequence"),
@@ -369,6 +370,23 @@ def main(arguments: list[str] | None = None) -> int:
         f"in all {time.perf_counter() - began:.1f} s"
     )
     return 0
+
+
+def plot(out: Path, history, cell: rnnjax.Cell, params, text: Text) -> None:
+    """``curves.png``, and ``states.png``: what some units do while the model reads."""
+    figure = rnnjax.plot.curves(history, ["bits_per_character", SCORE])
+    figure.savefig(out / "curves.png")
+    tokens = text.tokens[text.split : text.split + 100]
+    carry = cell.initial_carry(params)
+    trace = rnnjax.trace(cell, params, carry, jnp.asarray(tokens, jnp.int32))
+    place = trace.names[-1].split(".")[0]  # the last layer's
+    last = [name for name in trace.names if name.split(".")[0] == place]
+    # A gate and the state, whichever the cell has.
+    wanted = [name for name in last if name.split(".")[1] in ("f", "z", "c", "h")]
+    steps = list(text.decode(tokens))
+    figure = rnnjax.plot.states(trace, wanted, steps=steps, most=40)
+    figure.savefig(out / "states.png")
+    print(f"wrote {out / 'curves.png'} and {out / 'states.png'}")
 
 
 def default_prompt(text: Text) -> str:

@@ -61,7 +61,6 @@ from rnnjax.combinators import (
     stack,
     time_distributed,
 )
-from rnnjax.describe import Description, describe
 from rnnjax.decoding import (
     Generated,
     generate,
@@ -70,6 +69,7 @@ from rnnjax.decoding import (
     scheduled_sampling,
     sequence_loss,
 )
+from rnnjax.describe import Description, describe
 from rnnjax.noise import drop_connect, dropout, with_dropout, zoneout
 from rnnjax.pooling import (
     attention_pool,

@@ -251,7 +251,9 @@ def _rows(described: Description, first: str, rest: str) -> Iterator[tuple[str, 
 
 def _block(described: Description) -> diagram.Block:
     """What the picture shows of a cell."""
-    lines = [f"{described.parameters:,} parameters"]
+    lines = []
+    if described.parameters:
+        lines.append(f"{described.parameters:,} parameters")
     if not described.cells and jax.tree.leaves(described.carry):
         lines.append(f"carry {forms(described.carry)}")
     if described.lowering:

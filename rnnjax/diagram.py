@@ -71,10 +71,8 @@ def _boxed(block: Block) -> _Drawn:
     parts = [f'<rect class="{kind}" width="{wide:.1f}" height="{high:.1f}" rx="6"/>']
     for i, text in enumerate(texts):
         y = _MARGIN / 2 + _LINE * (i + 0.75)
-        style = "s" if i else "t"
-        parts.append(
-            f'<text class="{style}" x="{_MARGIN}" y="{y:.1f}">{html.escape(text)}</text>'
-        )
+        at = f'class="{"s" if i else "t"}" x="{_MARGIN}" y="{y:.1f}"'
+        parts.append(f"<text {at}>{html.escape(text)}</text>")
     if block.blocks:
         y = len(texts) * _LINE + _MARGIN
         parts.append(_moved(inner, (wide - inner.width) / 2, y))

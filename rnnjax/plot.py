@@ -75,8 +75,10 @@ def states(
     figure = _figure(
         min(max(count * 0.13, 5.0), 14.0) + 1.4, sum(rows) + 0.35 * len(rows) + 0.5
     )
-    panels = figure.subplots(len(values), 1, sharex=True, squeeze=False, height_ratios=rows)
-    for axes, (name, value) in zip(panels[:, 0], values.items(), strict=True):
+    panels = figure.subplots(
+        len(values), 1, sharex=True, squeeze=False, height_ratios=rows
+    )[:, 0]
+    for axes, (name, value) in zip(panels, values.items(), strict=True):
         gate = value.min() >= 0 and value.max() <= 1
         limit = 1.0 if gate else float(np.abs(value).max())
         image = axes.imshow(
@@ -90,16 +92,17 @@ def states(
         axes.set_title(name, loc="left", fontsize=9)
         axes.set_yticks([0, len(value) - 1] if len(value) > 1 else [0])
         axes.tick_params(labelsize=7)
+        axes.tick_params(axis="x", length=0 if steps is not None else 3)
         bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03)
-        bar.set_ticks([0, 1] if gate else [-limit, 0, limit])
-        bar.ax.set_yticklabels(["0", "1"] if gate else [f"{-limit:.2g}", "0", f"{limit:.2g}"])
+        ticks = [0, 1] if gate else [-limit, 0, limit]
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
         bar.ax.tick_params(labelsize=7)
-    below = panels[-1, 0]
+    below = panels[-1]
     if steps is None:
         below.set_xlabel("step", fontsize=9)
     else:
         below.set_xticks(range(count), [_visible(step) for step in steps])
-        below.tick_params(axis="x", length=0, labelfontfamily="monospace")
+        below.tick_params(axis="x", labelfontfamily="monospace")
     return figure
 
 
@@ -116,7 +119,8 @@ def gradient_norms(gradients: Mapping[str, Any]) -> "Figure":
     ...     return rnnjax.carry_gradients(
     ...         cell, params, carry, jnp.ones((20, 3)), lambda ys: ys[-1].sum())
     >>> figure = rnnjax.plot.gradient_norms(
-    ...     {"gru": gradients(rnnjax.gru(3, 8)), "elman": gradients(rnnjax.elman(3, 8))})
+    ...     {"gru": gradients(rnnjax.gru(3, 8)),
+    ...      "elman": gradients(rnnjax.elman(3, 8))})
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['gru', 'elman']
     """
@@ -128,9 +132,7 @@ def gradient_norms(gradients: Mapping[str, Any]) -> "Figure":
             for a in jax.tree.leaves(gradient)
         ]
         axes.plot(np.sqrt(sum(squares)), label=label)
-    axes.set(
-        xlabel="step", ylabel="norm of the gradient for its carry", yscale="log"
-    )
+    axes.set(xlabel="step", ylabel="norm of the gradient for its carry", yscale="log")
     _finished(axes, legend=True)
     return figure
 
@@ -165,7 +167,8 @@ def curves(
     several = runs if isinstance(runs, Mapping) else {"": runs}
     histories = {label: _history(run) for label, run in several.items()}
     found = list(dict.fromkeys(n for h in histories.values() for r in h for n in r))
-    wanted = [n for n in found if n not in _NO_METRICS] if names is None else list(names)
+    logged = [name for name in found if name not in _NO_METRICS]
+    wanted = logged if names is None else list(names)
     lacking = [name for name in wanted if name not in found]
     if lacking or not wanted:
         raise ValueError(

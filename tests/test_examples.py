@@ -199,14 +199,15 @@ def test_killed_run_resumes_bit_for_bit(tmp_path):
                 break
     lines = run("mnist", *options, "--out", tmp_path / "cut", "--resume")
     assert not any(line.startswith("epoch  2/60") for line in lines)
-    with (
-        np.load(tmp_path / "whole/checkpoint.npz") as whole,
-        np.load(tmp_path / "cut/checkpoint.npz") as resumed,
-    ):
-        names = [name for name in whole if name != "rnnjax.json"]
+    same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+
+
+def same_checkpoints(one, other):
+    with np.load(one / "checkpoint.npz") as a, np.load(other / "checkpoint.npz") as b:
+        names = [name for name in a if name != "rnnjax.json"]
         assert len(names) > 5
         for name in names:
-            assert whole[name].tobytes() == resumed[name].tobytes()
+            assert a[name].tobytes() == b[name].tobytes()
 
 
 # Data.
