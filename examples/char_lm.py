@@ -360,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     params, _ = training.restore(best_path, params)
     if options.plot:
-        plot(options.out, cell, params, text)
+        plot(options.out, history, cell, params, text)
     bits, epoch = best_of(history)
     seconds = sum(record["seconds"] for record in history)
     rate = updates * rows * steps * len(history) / seconds
@@ -379,12 +379,12 @@ def plot(out: Path, history, cell: rnnjax.Cell, params, text: Text) -> None:
     tokens = text.tokens[text.split : text.split + 100]
     carry = cell.initial_carry(params)
     trace = rnnjax.trace(cell, params, carry, jnp.asarray(tokens, jnp.int32))
-    place = trace.names[-1].split(".")[0]  # the last layer's
-    last = [name for name in trace.names if name.split(".")[0] == place]
-    # A gate and the state, whichever the cell has.
-    wanted = [name for name in last if name.split(".")[1] in ("f", "z", "c", "h")]
+    # Of the last layer, above which are dropout and the dense layer.
+    last = f"{len(cell.spec.build().spec.cells) - 3}."
+    gates = [last + name for name in ("f", "o", "c", "h", "r", "z")]
+    shown = [name for name in gates if name in trace.names]
     steps = list(text.decode(tokens))
-    figure = rnnjax.plot.states(trace, wanted, steps=steps, most=40)
+    figure = rnnjax.plot.states(trace, shown, steps=steps, most=40)
     figure.savefig(out / "states.png")
     print(f"wrote {out / 'curves.png'} and {out / 'states.png'}")
 

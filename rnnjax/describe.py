@@ -1,7 +1,6 @@
 """What a cell is made of, as a table to print and a picture for a notebook."""
 
 import functools
-import inspect
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -100,8 +99,7 @@ def describe(cell: Cell, x: Any) -> Description:
     ├─ 0 lstm(28, 128)  ...    f32[128]      80,384  c f32[128], ...      native ...
     """
     params = jax.eval_shape(cell.init, jax.random.key(0))
-    x = jax.tree.map(_shape, x)
-    return _describe("", cell, params, x, whole=True)
+    return _describe("", cell, params, _shapes(x), whole=True)
 
 
 class _Call(NamedTuple):
@@ -132,9 +130,7 @@ def _open(cell: Cell) -> tuple[Cell, list[tuple[str, Cell, list[_Call]]]]:
     spec = cell.spec
     # A constructor of one's own may have made its cells inside.
     while spec is not None and not spec.cells:
-        bound = _bound(spec, dict(spec.arguments))
-        made = inspect.unwrap(spec.constructor)(*bound.args, **bound.kwargs)
-        spec = made.spec
+        spec = spec.build().spec
     if spec is None:
         return cell, []
     arguments = dict(spec.arguments)
@@ -154,12 +150,7 @@ def _open(cell: Cell) -> tuple[Cell, list[tuple[str, Cell, list[_Call]]]]:
             arguments[name] = tuple(several)
         else:
             arguments[name] = noting(name, value)
-    bound = _bound(spec, arguments)
-    return spec.constructor(*bound.args, **bound.kwargs), found
-
-
-def _bound(spec: Spec, arguments: dict[str, Any]) -> inspect.BoundArguments:
-    return inspect.BoundArguments(inspect.signature(spec.constructor), arguments)
+    return spec.build(**arguments), found
 
 
 def _noting(cell: Cell, calls: list[_Call]) -> Cell:
@@ -199,7 +190,8 @@ def _lowering(spec: Spec | None, carry: Any, jaxpr: Any) -> str:
         found = status().lstm  # all kernels are had or lacked together
         native = found.name == "native"
         return f"native kernel, {found.reason}" if native else "reference kernel"
-    given = dict(() if spec is None else spec.arguments).get("traversal", scan.default)
+    given = dict(() if spec is None else spec.arguments).get("traversal")
+    given = scan.default if given is None else given
     while isinstance(given, functools.partial):
         given = given.func
     name = getattr(given, "__name__", repr(given))
@@ -281,12 +273,8 @@ def forms(tree: Any) -> str:
     return ", ".join(texts[:4] + more)
 
 
-def _shape(a: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a))
-
-
 def _shapes(tree: Any) -> Any:
-    return jax.tree.map(_shape, tree)
+    return jax.eval_shape(lambda tree: tree, tree)
 
 
 def _numbers(tree: Any) -> int:

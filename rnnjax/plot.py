@@ -33,7 +33,8 @@ def states(
     """Gates and states over time: a heat map for each, units downwards.
 
     Values between 0 and 1, such as those of gates, run from white to blue; others from
-    red over white, which is zero, to blue, on a scale of their own.
+    red over white, which is zero, to blue. Their scale ends where 95 % of them lie, or
+    a few large ones would leave the others pale.
 
     Args:
       trace: what `rnnjax.trace` returns, of one sequence.
@@ -80,7 +81,7 @@ def states(
     )[:, 0]
     for axes, (name, value) in zip(panels, values.items(), strict=True):
         gate = value.min() >= 0 and value.max() <= 1
-        limit = 1.0 if gate else float(np.abs(value).max())
+        limit = 1.0 if gate else _limit(np.abs(value))
         image = axes.imshow(
             value,
             aspect="auto",
@@ -93,7 +94,8 @@ def states(
         axes.set_yticks([0, len(value) - 1] if len(value) > 1 else [0])
         axes.tick_params(labelsize=7)
         axes.tick_params(axis="x", length=0 if steps is not None else 3)
-        bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03)
+        ends = "neither" if gate else "both"
+        bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.03, extend=ends)
         ticks = [0, 1] if gate else [-limit, 0, limit]
         bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
         bar.ax.tick_params(labelsize=7)
@@ -243,6 +245,10 @@ def _finished(axes: Any, *, legend: bool) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     if legend:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _limit(sizes: np.ndarray) -> float:
+    return float(np.quantile(sizes, 0.95)) or float(sizes.max()) or 1.0
 
 
 def _visible(text: str) -> str:

@@ -175,9 +175,13 @@ def carry_gradients(
 
 def _values(cell, params, carry, xs, mask, reset) -> dict[str, Array]:
     """Named values of a cell, through the cells that it is made of."""
-    name = "" if cell.spec is None else cell.spec.name
-    through = _COMBINATORS.get(name, _of_steps)
-    return through(cell, params, carry, xs, mask, reset)
+    opened = cell
+    while opened.spec is not None and opened.spec.name not in _COMBINATORS:
+        opened = opened.spec.build()  # a constructor of one's own may hide a stack
+    if opened.spec is None:
+        return _of_steps(cell, params, carry, xs, mask, reset)
+    through = _COMBINATORS[opened.spec.name]
+    return through(opened, params, carry, xs, mask, reset)
 
 
 def _of_steps(cell, params, carry, xs, mask, reset):
