@@ -10,6 +10,7 @@ from rnnjax import (
     initializers,
     interop,
     kernels,
+    plot,
     scan,
     streaming,
     testing,
@@ -79,6 +80,7 @@ from rnnjax.decoding import (
     scheduled_sampling,
     sequence_loss,
 )
+from rnnjax.describe import Description, describe
 from rnnjax.noise import drop_connect, dropout, with_dropout, zoneout
 from rnnjax.pooling import (
     attention_pool,
@@ -102,7 +104,7 @@ from rnnjax.sequences import (
     unpack,
     unpad_sequences,
 )
-from rnnjax.trace import Trace, observe, trace
+from rnnjax.trace import Trace, carry_gradients, observe, trace
 from rnnjax.unroll import carry_spec, output_spec, static_unroll, unroll
 from rnnjax.wrappers import (
     HighwayParams,
@@ -122,6 +124,7 @@ __all__ = [
     "Beams",
     "Cell",
     "DenseParams",
+    "Description",
     "ElmanParams",
     "GRUParams",
     "Generated",
@@ -144,6 +147,7 @@ __all__ = [
     "beam_search",
     "bidirectional",
     "boolean_mask",
+    "carry_gradients",
     "carry_spec",
     "cells",
     "cfc",
@@ -153,6 +157,7 @@ __all__ = [
     "conv_lstm",
     "dale_rnn",
     "dense",
+    "describe",
     "drop_connect",
     "dropout",
     "elman",
@@ -195,6 +200,7 @@ __all__ = [
     "pad_to_bucket",
     "parallel",
     "phased_lstm",
+    "plot",
     "pointwise",
     "raw_unroll",
     "recurrence",

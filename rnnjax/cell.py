@@ -138,6 +138,16 @@ class Spec:
             if isinstance(leaf, Cell)
         )
 
+    def build(self, **changed: Any) -> "Cell":
+        """Call the constructor's own code again, with some arguments changed.
+
+        What comes back has no spec, or that of the cell inside: the stack that a
+        constructor of one's own returns, for example.
+        """
+        arguments = dict(self.arguments) | changed
+        call = inspect.BoundArguments(inspect.signature(self.constructor), arguments)
+        return inspect.unwrap(self.constructor)(*call.args, **call.kwargs)
+
     def __getitem__(self, name: str) -> Any:
         """The argument of that name."""
         return dict(self.arguments)[name]
