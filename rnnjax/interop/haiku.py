@@ -64,7 +64,7 @@ def _read(group: dict[str, np.ndarray]) -> tuple[Weights, Report]:
     if "w_i" in group:
         source = "hk.GRU"
         w_ih, w_hh, b = (
-            _flipped(take(group, name, source), (0, -1, 1), _GRU)
+            _negated(reorder(take(group, name, source), _GRU), 1)
             for name in ("w_i", "w_h", "b")
         )
         return Weights("gru", w_ih, w_hh, b), Report("exact")
@@ -87,10 +87,11 @@ def _read(group: dict[str, np.ndarray]) -> tuple[Weights, Report]:
     return Weights("lstm", w[:inputs], w[inputs:], b), Report("exact")
 
 
-def _flipped(a: np.ndarray, signs: tuple[int, ...], order: Any) -> np.ndarray:
-    """Gates in the other order; the update gate, block 1 of ours, with its sign."""
-    blocks = np.split(reorder(a, order), 3, axis=-1)
-    return np.concatenate([blocks[0], -blocks[1], blocks[2]], axis=-1)
+def _negated(a: np.ndarray, block: int) -> np.ndarray:
+    """One of three gates with the other sign, for 1 - sigmoid(z) is sigmoid(-z)."""
+    blocks = np.split(a, 3, axis=-1)
+    blocks[block] = -blocks[block]
+    return np.concatenate(blocks, axis=-1)
 
 
 def to_haiku(cell: Cell, params: Params) -> Exported:
@@ -135,7 +136,7 @@ def _write(weights: Weights) -> dict[str, dict[str, np.ndarray]]:
             f"{fixed.__name__} and no other. No weights make up for it."
         )
     if weights.kind == "gru":
-        w_ih, w_hh, b = (_flipped(a, (0, -1, 1), _GRU) for a in (w_ih, w_hh, b))
+        w_ih, w_hh, b = (reorder(_negated(a, 1), _GRU) for a in (w_ih, w_hh, b))
         return {"": {"w_i": w_ih, "w_h": w_hh, "b": b}}
     if weights.kind == "elman":
         return {"/linear": {"w": w_ih, "b": b}, "/linear_1": {"w": w_hh}}

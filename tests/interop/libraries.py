@@ -6,6 +6,7 @@ the library's own names; ``weights()`` are random ones. xs are ``(b, t, i)``.
 
 import contextlib
 import functools
+import itertools
 import os
 import warnings
 from collections.abc import Callable
@@ -66,9 +67,7 @@ def torch_network(kind: str, **options: Any) -> Any:
     return getattr(torch.nn, kind)(INPUTS, HIDDEN, **options)
 
 
-def torch_evaluate(
-    module: Any, arrays: Any, xs: Any, lengths: Any, weight: Any
-) -> Any:
+def torch_evaluate(module: Any, arrays: Any, xs: Any, lengths: Any, weight: Any) -> Any:
     import torch  # pyright: ignore[reportMissingImports]
 
     module.load_state_dict({k: torch.tensor(np.asarray(a)) for k, a in arrays.items()})
@@ -178,7 +177,11 @@ def nnx_network(*kinds: str, both: bool = False) -> Network:
 
     def make(kind, size):
         cell = getattr(nnx, kind)(
-            size, HIDDEN, param_dtype=jnp.float64, rngs=nnx.Rngs(0)
+            size,
+            HIDDEN,
+            dtype=jnp.float64,
+            param_dtype=jnp.float64,
+            rngs=nnx.Rngs(0),
         )
         return nnx.RNN(cell)
 
@@ -260,10 +263,8 @@ def equinox_network(kind: str, layers: int = 1, **options: Any) -> Network:
 
     sizes = [INPUTS, *[HIDDEN] * layers]
     cells = [
-        getattr(eqx.nn, kind)(
-            i, h, dtype=jnp.float64, key=jax.random.key(0), **options
-        )
-        for i, h in zip(sizes[:-1], sizes[1:], strict=True)
+        getattr(eqx.nn, kind)(i, h, dtype=jnp.float64, key=jax.random.key(0), **options)
+        for i, h in itertools.pairwise(sizes)
     ]
 
     def fields(cell):
