@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
-from rnnjax.interop.names import layers_in, take
+from rnnjax.interop.names import Group, layers_in, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
 from rnnjax.interop.weights import Weights, cell_of, layers_of, reorder, require
 
@@ -54,18 +54,16 @@ def from_keras(
     groups, order = layers_in(arrays, tails, "Keras", prefix)
     layers, reports = [], [order]
     for layer in groups:
-        parts = [_read(group.arrays, activation, reset_after) for group in layer]
+        parts = [_read(group, activation, reset_after) for group in layer]
         layers.append(tuple(weights for weights, _ in parts))
         reports += [report for _, report in parts]
     return cell_of(layers, "Keras", combine(reports))
 
 
 def _read(
-    group: dict[str, np.ndarray],
-    activation: Callable[..., Any],
-    reset_after: bool | None,
+    layer: Group, activation: Callable[..., Any], reset_after: bool | None
 ) -> tuple[Weights, Report]:
-    source = "a recurrent layer of Keras"
+    source, group = f"the layer {layer.stem!r} of Keras", layer.arrays
     w_ih, w_hh = take(group, "kernel", source), take(group, "recurrent_kernel", source)
     hidden, columns = w_hh.shape[0], w_hh.shape[-1]
     kind = _KINDS.get(columns // hidden if columns % hidden == 0 else 0)

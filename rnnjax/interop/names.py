@@ -73,7 +73,7 @@ def grouped(
             for other in groups
             if other != stem
         ):
-            unknown += [f"{stem}{sep}{tail}" for tail in groups.pop(stem)]
+            unknown += [f"{stem}{sep}{t}".lstrip(sep) for t in groups.pop(stem)]
     if unknown:
         raise ValueError(
             f"arrays holds {_some(unknown)}, no weights of recurrent layers that "

@@ -42,15 +42,23 @@ def shapes_of(tree: Any) -> Any:
 
 
 def evaluate(network: Network, arrays: Any, xs: Any, lengths: Any, weight: Any) -> Any:
-    """Outputs, and the gradients of <outputs, weight> by the arrays and by xs."""
+    """Outputs, and the gradients of <outputs, weight> by the arrays and by xs.
+
+    Without a weight outputs alone.
+    """
+
+    def run(values, xs):
+        # JAX sorts dictionaries; Keras's weights have an order.
+        return network.forward(dict(zip(arrays, values, strict=True)), xs, lengths)
 
     def loss(values, xs):
-        # JAX sorts dictionaries; Keras's weights have an order.
-        ys = network.forward(dict(zip(arrays, values, strict=True)), xs, lengths)
+        ys = run(values, xs)
         return (ys * weight).sum(), ys
 
     # None of them was written for strict promotion.
     with jax.numpy_dtype_promotion("standard"):
+        if weight is None:
+            return jax.jit(run)([*arrays.values()], xs), None, None
         gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
         (of_values, of_xs), ys = gradient([*arrays.values()], xs)
     return ys, dict(zip(arrays, of_values, strict=True)), of_xs
@@ -84,6 +92,8 @@ def torch_evaluate(module: Any, arrays: Any, xs: Any, lengths: Any, weight: Any)
         ys, _ = torch.nn.utils.rnn.pad_packed_sequence(
             module(packed)[0], batch_first=True, total_length=TIME
         )
+    if weight is None:
+        return ys.detach().numpy(), None, None
     wanted = [inputs, *module.parameters()]
     grads = torch.autograd.grad(ys, wanted, torch.tensor(np.asarray(weight)))
     names = [name for name, _ in module.named_parameters()]

@@ -76,14 +76,17 @@ def test_a_checkpoint_computes_the_same(name):
     np.testing.assert_allclose(ys, recorded["ys"], atol=1e-5)
     np.testing.assert_allclose(of_xs, recorded["grad.xs"], atol=1e-5)
     # Along a random direction of each variable, and what becomes of it in our params.
-    rng = np.random.default_rng(0)
+    rng, of_params = np.random.default_rng(0), jax.tree.map(np.asarray, of_params)
     trained = [n for n in variables if f"grad.{n}" in recorded]
     assert len(trained) >= 2
     for variable in trained:
         direction = rng.normal(size=variables[variable].shape)
         moved = imported(variables | {variable: variables[variable] + direction})
         products = jax.tree.map(
-            lambda g, a, b: (g * (a - b)).sum(), of_params, moved.params, found.params
+            lambda g, a, b: (g * (np.asarray(a) - np.asarray(b))).sum(),
+            of_params,
+            moved.params,
+            found.params,
         )
         along = (recorded[f"grad.{variable}"] * direction).sum()
         np.testing.assert_allclose(
