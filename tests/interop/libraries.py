@@ -29,16 +29,21 @@ class Network(NamedTuple):
 
 
 def random(shapes: Any, seed: int = 0) -> Any:
+    """Random arrays, in the order of the dictionary, which jax.tree.map would sort."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(
-        lambda shape: rng.normal(size=shape) * 0.7,
-        shapes,
-        is_leaf=lambda s: isinstance(s, tuple),
-    )
+
+    def draw(tree):
+        if isinstance(tree, dict):
+            return {name: draw(value) for name, value in tree.items()}
+        return rng.normal(size=tree) * 0.7
+
+    return draw(shapes)
 
 
 def shapes_of(tree: Any) -> Any:
-    return jax.tree.map(np.shape, tree)
+    if isinstance(tree, dict):
+        return {name: shapes_of(value) for name, value in tree.items()}
+    return tuple(np.shape(tree))
 
 
 def evaluate(network: Network, arrays: Any, xs: Any, lengths: Any, weight: Any) -> Any:
@@ -105,9 +110,8 @@ def torch_evaluate(module: Any, arrays: Any, xs: Any, lengths: Any, weight: Any)
 
 
 def keras_network(*makes: tuple[str, dict[str, Any]], both: bool = False) -> Network:
-    pytest.importorskip("keras")
     os.environ.setdefault("KERAS_BACKEND", "jax")
-    import keras
+    keras = pytest.importorskip("keras")
 
     layers, size, shapes = [], INPUTS, {}
     for name, options in makes:
