@@ -418,3 +418,9 @@ print(others & set(sys.modules))
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+def test_every_conversion_has_a_runnable_example():
+    functions = [getattr(interop, n) for n in interop.__all__ if n[0].islower()]
+    assert len(functions) > 20
+    assert all(">>> " in function.__doc__ for function in functions)

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import libraries
 import numpy as np
 import pytest
-from libraries import BATCH, HIDDEN, INPUTS, TIME
+import real_libraries as libraries
+from real_libraries import BATCH, HIDDEN, INPUTS, TIME
 
 import rnnjax
 from rnnjax import interop
