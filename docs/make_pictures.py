@@ -220,10 +220,10 @@ def ragged_bidirectional() -> str:
 
 
 PICTURES = {
-    "cell.svg": cell,
-    "unroll.svg": unroll,
-    "mask-and-reset.svg": mask_and_reset,
-    "ragged-bidirectional.svg": ragged_bidirectional,
+    "concept-cell.svg": cell,
+    "concept-unroll.svg": unroll,
+    "concept-mask-and-reset.svg": mask_and_reset,
+    "concept-bidirectional.svg": ragged_bidirectional,
 }
 
 if __name__ == "__main__":

@@ -13,6 +13,12 @@ import rnnjax
 # they have to say to the package above them.
 INTERNAL = {
     "rnnjax.checks",
+    "rnnjax.diagram",
+    "rnnjax.export.model",
+    "rnnjax.export.nodes",
+    "rnnjax.export.graph",
+    "rnnjax.interop.names",
+    "rnnjax.interop.weights",
     "rnnjax.kernels.compile",
     "rnnjax.kernels.equations",
     "rnnjax.kernels.native",
