@@ -14,10 +14,10 @@ import jax
 from jax import Array
 
 Params: TypeAlias = Any
-"""A pytree of arrays, built-in cells use a NamedTuple: what training changes."""
+"""What training changes, a pytree of arrays; built-in cells use a NamedTuple."""
 
 Carry: TypeAlias = Any
-"""A pytree of arrays: what one time step hands to the next."""
+"""What one time step hands to the next, a pytree of arrays."""
 
 _Arguments = ParamSpec("_Arguments")
 

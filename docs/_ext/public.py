@@ -14,9 +14,8 @@ import rnnjax
 INTERNAL = {
     "rnnjax.checks",
     "rnnjax.diagram",
-    "rnnjax.export.model",
-    "rnnjax.export.nodes",
     "rnnjax.export.graph",
+    "rnnjax.export.nodes",
     "rnnjax.interop.names",
     "rnnjax.interop.weights",
     "rnnjax.kernels.compile",
