@@ -48,12 +48,11 @@ class LinenCell(nn.RNNCellBase):
     feature_axes: int = 1
 
     def setup(self):
-        shapes = _named(jax.eval_shape(self.cell.init, jax.random.key(0)))
-
         def draw(key, name):
             return _named(self.cell.init(key))[name]
 
-        self.weights = {name: self.param(name, draw, name) for name in shapes}
+        names = _named(_structure(self.cell))
+        self.weights = {name: self.param(name, draw, name) for name in names}
 
     def __call__(self, carry: Carry, inputs: Any) -> tuple[Carry, Any]:
         """One time step of inputs with any number of batch axes in front."""
@@ -264,8 +263,13 @@ def _unnamed(named: Mapping[str, Any], cell: Cell) -> Params:
         del leaf
         return functools.reduce(lambda tree, name: tree[name], _names(path), named)
 
-    shapes = jax.eval_shape(cell.init, jax.random.key(0))
-    return jax.tree_util.tree_map_with_path(find, shapes)
+    return jax.tree_util.tree_map_with_path(find, _structure(cell))
+
+
+@functools.lru_cache(maxsize=256)
+def _structure(cell: Cell) -> Params:
+    """The params of a cell without their values; Flax asks again at every call."""
+    return jax.tree.map(lambda _: 0, jax.eval_shape(cell.init, jax.random.key(0)))
 
 
 def _names(path: tuple[Any, ...]) -> list[str]:

@@ -8,10 +8,11 @@ import numpy as np
 
 from rnnjax import checks
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import flatten, take
 from rnnjax.interop.report import Exported, Imported, combine
 from rnnjax.interop.torch import KINDS, activation_note, read, write
-from rnnjax.interop.weights import alike, cell_of, layers_of, require
+from rnnjax.interop.weights import alike, require
 
 _GATES = {kind: gates for gates, kind in KINDS.items()}
 

@@ -7,15 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import layers_in, take
 from rnnjax.interop.report import Exported, Imported
-from rnnjax.interop.weights import (
-    Weights,
-    cell_of,
-    layers_of,
-    one_direction,
-    require,
-)
+from rnnjax.interop.weights import Weights, one_direction, require
 
 _TAILS = ("weight_ih", "weight_hh", "bias", "bias_n")
 _STATIC = ("input_size", "hidden_size", "use_bias")

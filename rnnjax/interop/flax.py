@@ -8,9 +8,10 @@ import numpy as np
 
 from rnnjax.cell import Cell, Params
 from rnnjax.interop.keras import made_with
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import layers_in, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, cell_of, layers_of, require
+from rnnjax.interop.weights import Weights, require
 
 # The dense layers of a cell, those of the input and of the carry, in our gates' order.
 _LINEN = {
@@ -148,7 +149,10 @@ def _read(
     if kind not in ("gru", "mgu"):
         return Weights(kind, w_ih, w_hh, b_ih + b_hh, activation=activation)
     if activation is not jnp.tanh:
-        raise ValueError(f"activation is {activation}; our {kind} has tanh only.")
+        raise ValueError(
+            f"activation is {activation}; our {kind} has tanh only. Leave it out, or "
+            "convert the layers one at a time."
+        )
     b_hn, b_hh = b_hh[-hidden:], np.array(b_hh)
     b_hh[-hidden:] = 0
     return Weights(kind, w_ih, w_hh, b_ih + b_hh, b_hn=b_hn)

@@ -7,17 +7,10 @@ import jax
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import layers_in, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import (
-    Weights,
-    cell_of,
-    layers_of,
-    one_direction,
-    reorder,
-    require,
-    shifted,
-)
+from rnnjax.interop.weights import Weights, one_direction, reorder, require, shifted
 
 _NAMES = {"lstm": "lstm", "gru": "gru", "elman": "vanilla_rnn"}
 _TAILS = ("w_i", "w_h", "b", "linear/w", "linear/b", "linear_1/w", "linear_1/b")

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import Group, layers_in, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, cell_of, layers_of, reorder, require
+from rnnjax.interop.weights import Weights, reorder, require
 
 _NAMES = {"lstm": "lstm", "gru": "gru", "elman": "simple_rnn"}
 _KINDS = {4: "lstm", 3: "gru", 1: "elman"}
@@ -76,7 +77,10 @@ def _read(
         b = group.get("bias", np.zeros(columns, w_ih.dtype))
         return Weights(kind, w_ih, w_hh, b, activation=activation), Report("exact")
     if activation is not jnp.tanh:
-        raise ValueError(f"activation is {activation}; our gru has tanh only.")
+        raise ValueError(
+            f"activation is {activation}; our gru has tanh only. Leave it out, or "
+            "convert the layers one at a time."
+        )
     w_ih, w_hh = reorder(w_ih, _SWAP), reorder(w_hh, _SWAP)
     if "bias" not in group and reset_after is None:
         raise ValueError(

@@ -9,17 +9,10 @@ import numpy as np
 
 from rnnjax import combinators
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import flatten
 from rnnjax.interop.report import Imported, Report
-from rnnjax.interop.weights import (
-    Weights,
-    alike,
-    cell_of,
-    layers_of,
-    reorder,
-    require,
-    shifted,
-)
+from rnnjax.interop.weights import Weights, alike, reorder, require, shifted
 
 _OPS = {"lstm": "LSTM", "gru": "GRU", "elman": "RNN"}
 # Where each of ONNX's gates, i o f c and z r h, stands in ours; then ours in theirs.

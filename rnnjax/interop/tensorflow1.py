@@ -8,16 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import Group, flatten, layers_in, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import (
-    Weights,
-    cell_of,
-    layers_of,
-    reorder,
-    require,
-    shifted,
-)
+from rnnjax.interop.weights import Weights, reorder, require, shifted
 
 _LSTM = (0, 2, 1, 3)  # i j f o there, i f g o here
 _PEEPHOLES = ("w_i_diag", "w_f_diag", "w_o_diag")
@@ -114,7 +108,10 @@ def _read(
     cudnn, name = scope[1] == "cudnn_compatible_", scope[2]
     if name == "gru_cell":
         if activation is not jnp.tanh:
-            raise ValueError(f"activation is {activation}; our gru has tanh only.")
+            raise ValueError(
+                f"activation is {activation}; our gru has tanh only. Leave it out, or "
+                "convert the layers one at a time."
+            )
         return _read_gru(group)
     kernel, b = (take(group.arrays, n, group.stem) for n in ("kernel", "bias"))
     gates = 1 if name == "rnn_cell" else 4

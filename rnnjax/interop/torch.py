@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import flatten, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, alike, cell_of, layers_of, require
+from rnnjax.interop.weights import Weights, alike, require
 
 KINDS = {4: "lstm", 3: "gru", 1: "elman"}
 _NAME = re.compile(

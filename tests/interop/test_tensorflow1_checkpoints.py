@@ -1,6 +1,7 @@
 """Checkpoints of real TensorFlow 1 programs, recorded by a script in ../reference."""
 
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,8 @@ import rnnjax
 from rnnjax import interop
 
 RECORDED = pathlib.Path(__file__).parents[1] / "reference/checkpoints"
-RELU = {"activation": jax.nn.relu}
-CLIPS = {"cell_clip": 0.8, "projection_clip": 0.3}
+RELU: dict[str, Any] = {"activation": jax.nn.relu}
+CLIPS: dict[str, Any] = {"cell_clip": 0.8, "projection_clip": 0.3}
 
 
 def full(size):
