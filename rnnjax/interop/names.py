@@ -2,9 +2,18 @@
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from rnnjax.interop.report import Report
+
+
+class Group(NamedTuple):
+    """The arrays of one direction of one layer, and what their names begin with."""
+
+    stem: str
+    arrays: dict[str, np.ndarray]
 
 
 def flatten(arrays: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray]:
@@ -57,6 +66,14 @@ def grouped(
                 break
         else:
             unknown.append(name)
+    # A cell has no cell inside: what looks like one is a dense layer around it.
+    for stem in list(groups):
+        if any(
+            other.startswith(f"{stem}{sep}" if stem else "")
+            for other in groups
+            if other != stem
+        ):
+            unknown += [f"{stem}{sep}{t}".lstrip(sep) for t in groups.pop(stem)]
     if unknown:
         raise ValueError(
             f"arrays holds {_some(unknown)}, no weights of recurrent layers that "
@@ -83,18 +100,21 @@ def _one_direction(stem: str) -> str:
     return _DIRECTIONS.sub(r"\1both", stem)
 
 
-def paired(groups: dict[str, Any], source: str) -> list[tuple[Any, ...]]:
-    """Layers of one or two directions; ``forward``/``backward`` or ``fw``/``bw``.
+def paired(groups: Collection[str], source: str) -> list[tuple[str, ...]]:
+    """Stems by layer, of one or two directions, forward first.
+
+    A part of a stem that begins with ``forward``, ``backward``, ``fw`` or ``bw`` says
+    which.
 
     Raises:
       ValueError: for a direction without the other.
     """
     layers: dict[str, dict[bool, Any]] = {}
-    for stem, group in groups.items():
+    for stem in groups:
         found = _DIRECTIONS.search(stem)
         backwards = found is not None and found[2] in ("bw", "backward")
         layer = layers.setdefault(_one_direction(stem), {})
-        layer[backwards] = group
+        layer[backwards] = stem
         if found is not None:
             layer.setdefault(not backwards, None)
     for name, layer in layers.items():
@@ -106,7 +126,28 @@ def paired(groups: dict[str, Any], source: str) -> list[tuple[Any, ...]]:
     return [tuple(layer[d] for d in sorted(layer)) for layer in layers.values()]
 
 
-def take(group: dict[str, np.ndarray], name: str, source: str) -> np.ndarray:
+def layers_in(
+    arrays: Mapping[Any, Any], tails: Collection[str], source: str, prefix: str
+) -> tuple[list[tuple[Group, ...]], Report]:
+    """The stem and the arrays, by tail, of each layer and direction.
+
+    The report has a note on the order of the layers, which names alone may not tell.
+
+    Raises:
+      ValueError: for names that are not understood.
+    """
+    groups = grouped(flatten(arrays, prefix), tails, source)
+    layers = [
+        tuple(Group(stem, groups[stem]) for stem in stems)
+        for stems in paired(groups, source)
+    ]
+    if len(layers) == 1:
+        return layers, Report("exact")
+    order = f"the layers were taken in this order: {', '.join(groups)}"
+    return layers, Report("exact", (order,))
+
+
+def take(group: Mapping[str, np.ndarray], name: str, source: str) -> np.ndarray:
     """An array that must be there.
 
     Raises:

@@ -1,9 +1,7 @@
 """What a conversion returns: the result, and how true it is to what came in."""
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, TypeAlias
-
-import numpy as np
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from rnnjax.cell import Cell, Params
 
@@ -39,9 +37,9 @@ class Imported(NamedTuple):
 
 
 class Exported(NamedTuple):
-    """NumPy arrays under the other library's names, in its order, and the report."""
+    """NumPy arrays under the other library's names, nested as it has them."""
 
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, Any]
     report: Report
 
 

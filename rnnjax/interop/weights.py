@@ -156,8 +156,9 @@ def _weights_of(cell: Cell, params: Params, target: str) -> Weights:
             "entries of cell.spec.cells and of params."
         )
     fields = getattr(params, "_asdict", dict)()
+    # Copies, for NumPy's views of JAX arrays cannot be written to, and torch warns.
     arrays = {
-        name: np.asarray(fields[name])
+        name: np.array(fields[name])
         for name in Weights._fields
         if fields.get(name) is not None
     }
