@@ -40,7 +40,11 @@ def init(cell: Cell, params: Params, slots: int) -> Streams:
       params: its params, shared by all streams.
       slots: how many streams there can be at a time, the size of the batch.
 
-    See `feed` for an example.
+    >>> import jax, rnnjax
+    >>> cell = rnnjax.gru(3, 4)
+    >>> streams = rnnjax.streaming.init(cell, cell.init(jax.random.key(0)), slots=8)
+    >>> streams.carry.shape, int(streams.active.sum())
+    ((8, 4), 0)
     """
     checks.size("slots", slots)
     carry = jax.tree.map(
@@ -83,6 +87,13 @@ def leave(streams: Streams, slot: int) -> Streams:
 
     Raises:
       ValueError: for a slot that is not in use.
+
+    >>> import jax, rnnjax
+    >>> cell = rnnjax.gru(3, 4)
+    >>> streams = rnnjax.streaming.init(cell, cell.init(jax.random.key(0)), slots=2)
+    >>> streams, slot = rnnjax.streaming.join(streams)
+    >>> rnnjax.streaming.leave(streams, slot).active.tolist()
+    [False, False]
     """
     _in_use(streams, [slot])
     return streams._replace(active=_with(streams.active, slot, False))
@@ -93,6 +104,20 @@ def reset(streams: Streams, slot: int) -> Streams:
 
     Raises:
       ValueError: for a slot that is not in use.
+
+    >>> import jax, numpy as np, rnnjax
+    >>> cell = rnnjax.gru(3, 4)
+    >>> params = cell.init(jax.random.key(0))
+    >>> streams = rnnjax.streaming.init(cell, params, slots=1)
+    >>> streams, slot = rnnjax.streaming.join(streams)
+    >>> same, xs = [], np.ones((5, 3), np.float32)
+    >>> for _ in range(2):
+    ...     streams, ys = rnnjax.streaming.feed(
+    ...         cell, params, streams, {slot: xs}, chunk=5)
+    ...     streams = rnnjax.streaming.reset(streams, slot)
+    ...     same.append(ys[slot])
+    >>> bool((same[0] == same[1]).all())
+    True
     """
     _in_use(streams, [slot])
     return streams._replace(fresh=_with(streams.fresh, slot, True))
