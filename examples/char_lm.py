@@ -121,7 +121,7 @@ def chunks(tokens: Array, start: Any, rows: int, steps: int) -> tuple[Array, Arr
 
 def chunk_count(characters: int, rows: int, steps: int) -> int:
     # One chunk less than would fit leaves room to begin elsewhere in every epoch.
-    return (characters - steps) // (rows * steps)
+    return max((characters - steps) // (rows * steps), 0)
 
 
 def truncated_epoch(cell: rnnjax.Cell, optimizer, *, rows: int, steps: int):
@@ -146,7 +146,7 @@ def truncated_epoch(cell: rnnjax.Cell, optimizer, *, rows: int, steps: int):
             )
             updates, opt_state = optimizer.update(grads, opt_state, params)
             after = (optax.apply_updates(params, updates), opt_state, carry)
-            return after, (value, optax.global_norm(grads))
+            return after, (value, optax.tree.norm(grads))
 
         carry = jax.tree.map(
             lambda a: jnp.broadcast_to(a, (rows, *a.shape)),

@@ -155,7 +155,7 @@ def test_forecast_quick(tmp_path):
     assert "sunspots of 1700 to 2008" in lines[1]
     finals = [line.split() for line in lines if line.startswith("final ")]
     names = [words[1] for words in finals[:3]]
-    assert names == ["persistence", "AR(9)", "encoder-decoder"]
+    assert names == ["persistence", "AR(23)", "encoder-decoder"]
     persistence, linear, ours = (float(words[3]) for words in finals[:3])
     _, values = forecast.sunspots()
     errors = [values[t : t + 11] - values[t - 1] for t in range(221, len(values) - 10)]
