@@ -16,6 +16,7 @@ INTERNAL = {
     "rnnjax.diagram",
     "rnnjax.export.graph",
     "rnnjax.export.nodes",
+    "rnnjax.interop.layers",
     "rnnjax.interop.names",
     "rnnjax.interop.weights",
     "rnnjax.kernels.compile",
