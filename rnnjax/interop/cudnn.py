@@ -14,6 +14,7 @@ from rnnjax.interop.report import Exported, Imported, combine
 from rnnjax.interop.torch import KINDS, activation_note, read, write
 from rnnjax.interop.weights import alike, require
 
+_NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _GATES = {kind: gates for gates, kind in KINDS.items()}
 
 
@@ -81,9 +82,8 @@ def from_cudnn(
     parts = [a.reshape(s) for a, s in zip(pieces, shapes, strict=True)]
     half, found, reports = len(parts) // 2, [], []
     for k in range(layers * directions):
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         own = [*parts[2 * k : 2 * k + 2], *parts[half + 2 * k : half + 2 * k + 2]]
-        group = dict(zip(names, own, strict=True))
+        group: dict[str, np.ndarray] = dict(zip(_NAMES, own, strict=True))
         weights, report = read(group, f"pseudo-layer {k} of cuDNN", activation)
         found.append(weights)
         reports.append(report)

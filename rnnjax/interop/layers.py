@@ -155,7 +155,8 @@ def cell_of(layers: Sequence[Layer], source: str, report: Report) -> Imported:
         made.append((cell, params))
         size = sum(weights.output_size for weights in layer)
     if len(made) == 1:
-        return Imported(*made[0], combine(reports))
+        ((cell, params),) = made
+        return Imported(cell, params, combine(reports))
     cell = combinators.stack(*(c for c, _ in made))
     return Imported(cell, tuple(p for _, p in made), combine(reports))
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -154,7 +153,7 @@ def check_shapes(weights: Weights, where: str) -> None:
                 f"{where}: {name} has shape {array.shape}; expected {axes} axes, the "
                 f"last one with {GATES[weights.kind]} gates of a {weights.kind}."
             )
-        if not jax.dtypes.issubdtype(array.dtype, np.floating):
+        if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(
                 f"{where}: {name} has dtype {array.dtype}; expected a floating dtype. "
                 "Turn quantised weights back into numbers first."

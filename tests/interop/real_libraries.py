@@ -162,6 +162,7 @@ def linen_network(*kinds: str, both: bool = False, **options: Any) -> Network:
             self.layers = [layer(kind) for kind in kinds]
 
         def __call__(self, xs, lengths):
+            rnn: Any
             for rnn in self.layers:
                 xs = rnn(xs, seq_lengths=lengths)
             return xs

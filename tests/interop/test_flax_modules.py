@@ -1,6 +1,7 @@
 """Our cells in Flax's own layers and training loops, and linen's cells in ours."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,8 @@ import rnnjax.flax as in_flax
 
 pytestmark = pytest.mark.float32
 
-LENGTHS = np.array([5, 2, 4])
-XS = np.random.default_rng(0).normal(size=(3, 5, 2)).astype(np.float32)
+LENGTHS: Any = np.array([5, 2, 4])
+XS: Any = np.random.default_rng(0).normal(size=(3, 5, 2)).astype(np.float32)
 VALID = (np.arange(5) < LENGTHS[:, None])[..., None]
 CELLS = {
     "lstm": rnnjax.lstm(2, 3),
@@ -47,7 +48,7 @@ def moved(tree):
 @pytest.mark.parametrize("name", CELLS)
 def test_linen_rnn_equals_unroll(name):
     cell = CELLS[name]
-    rnn = nn.RNN(in_flax.LinenCell(cell))
+    rnn: Any = nn.RNN(in_flax.LinenCell(cell))
     named = moved(rnn.init(jax.random.key(0), XS)["params"]["cell"])
     params = in_flax._unnamed(named, cell)
     assert jax.tree.structure(params) == jax.tree.structure(
@@ -67,7 +68,7 @@ def test_linen_rnn_equals_unroll(name):
     expected = jax.jit(jax.value_and_grad(ours, has_aux=True))(named)
     found = jax.jit(jax.value_and_grad(theirs, has_aux=True))(named)
     all_close(found, expected)
-    module = in_flax.LinenCell(cell)
+    module: Any = in_flax.LinenCell(cell)
     by_unroll = functools.partial(
         module.apply, {"params": named}, XS, lengths=LENGTHS, method="unroll"
     )
@@ -77,9 +78,10 @@ def test_linen_rnn_equals_unroll(name):
 @pytest.mark.parametrize("name", CELLS)
 def test_nnx_rnn_equals_unroll(name):
     cell = CELLS[name]
-    module = in_flax.NnxCell(cell, rngs=nnx.Rngs(0))
+    module: Any = in_flax.NnxCell(cell, rngs=nnx.Rngs(0))
     nnx.update(module, moved(nnx.state(module, nnx.Param)))
-    found = nnx.RNN(module)(XS, seq_lengths=LENGTHS, return_carry=True)
+    rnn: Any = nnx.RNN(module)
+    found = rnn(XS, seq_lengths=LENGTHS, return_carry=True)
     expected = rnnjax.unroll(cell, module.params, XS, lengths=LENGTHS)
     all_close((found[0], jnp.where(VALID, found[1], 0)), expected)
     all_close(module.unroll(XS, lengths=LENGTHS), expected)
@@ -87,7 +89,7 @@ def test_nnx_rnn_equals_unroll(name):
 
 def test_bidirectional_of_flax_is_ours():
     cell = rnnjax.gru(2, 3)
-    rnn = nn.Bidirectional(
+    rnn: Any = nn.Bidirectional(
         nn.RNN(in_flax.LinenCell(cell)), nn.RNN(in_flax.LinenCell(cell))
     )
     params = rnn.init(jax.random.key(0), XS)["params"]
@@ -100,8 +102,8 @@ def test_bidirectional_of_flax_is_ours():
     expected = rnnjax.unroll(both, pair, XS, lengths=LENGTHS)[1]
     close(jnp.where(VALID, ys, 0), expected)
     # A cell without a step is a module too, by its unroll.
-    module = in_flax.LinenCell(both)
-    variables = module.init(jax.random.key(0), XS, method="unroll")
+    module: Any = in_flax.LinenCell(both)
+    variables: Any = module.init(jax.random.key(0), XS, method="unroll")
     assert variables["params"]["1"]["w_hh"].shape == (3, 9)
     with pytest.raises(rnnjax.NoStepError):
         module.apply(variables, (jnp.zeros(3), jnp.zeros(3)), XS[0, 0])
@@ -111,10 +113,12 @@ def test_linen_training_loop():
     class Classifier(nn.Module):
         @nn.compact
         def __call__(self, xs):
-            ys = nn.RNN(in_flax.LinenCell(rnnjax.lstm(2, 8)), name="rnn")(xs)
+            rnn: Any = nn.RNN(in_flax.LinenCell(rnnjax.lstm(2, 8)), name="rnn")
+            ys = rnn(xs)
             return nn.Dense(1)(ys[:, -1])
 
-    model, targets = Classifier(), jnp.array([[1.0], [-1.0], [0.5]])
+    model: Any = Classifier()
+    targets = jnp.array([[1.0], [-1.0], [0.5]])
     params = model.init(jax.random.key(0), XS)["params"]
     # Optax finds a param by its name, as flax names it.
     paths = jax.tree_util.tree_leaves_with_path(params)
@@ -142,13 +146,14 @@ def test_nnx_training_loop():
     class Classifier(nnx.Module):
         def __init__(self, rngs):
             cell = in_flax.NnxCell(rnnjax.gru(2, 8), rngs=rngs)
-            self.rnn = nnx.RNN(cell)
+            self.rnn: Any = nnx.RNN(cell)
             self.head = nnx.Linear(8, 1, rngs=rngs)
 
         def __call__(self, xs):
             return self.head(self.rnn(xs)[:, -1])
 
-    model, targets = Classifier(nnx.Rngs(0)), jnp.array([[1.0], [-1.0], [0.5]])
+    model: Any = Classifier(nnx.Rngs(0))
+    targets = jnp.array([[1.0], [-1.0], [0.5]])
     optimizer = nnx.Optimizer(model, optax.adam(0.02), wrt=nnx.Param)
     before = model.rnn.cell.params.w_hh
 
@@ -168,7 +173,9 @@ def test_nnx_training_loop():
 
 def test_dropout_draws_with_an_rng_stream_only():
     cell = rnnjax.with_dropout(rnnjax.gru(2, 3), outputs=0.5)
-    rnn = nn.RNN(in_flax.LinenCell(cell), split_rngs={"params": False, "dropout": True})
+    rnn: Any = nn.RNN(
+        in_flax.LinenCell(cell), split_rngs={"params": False, "dropout": True}
+    )
     variables = rnn.init(jax.random.key(0), XS)
     calm = rnn.apply(variables, XS)
     noisy = rnn.apply(variables, XS, rngs={"dropout": jax.random.key(1)})
@@ -207,7 +214,8 @@ def test_a_linen_cell_keeps_our_contract_and_its_values(module):
 
     def theirs(params):
         variables = {"params": {"cell": params}}
-        ys = nn.RNN(module).apply(variables, XS, seq_lengths=LENGTHS)
+        rnn: Any = nn.RNN(module)
+        ys = rnn.apply(variables, XS, seq_lengths=LENGTHS)
         return (jnp.where(VALID, ys, 0) ** 2).sum(), jnp.where(VALID, ys, 0)
 
     found, expected = (

@@ -14,7 +14,7 @@ import rnnjax
 from rnnjax import interop
 
 XS = np.random.default_rng(1).normal(size=(BATCH, TIME, INPUTS))
-LENGTHS = np.array([5, 2, 4])
+LENGTHS: Any = np.array([5, 2, 4])
 EXACT, MERGED = "exact", "exact after merging biases"
 
 
@@ -61,8 +61,8 @@ def projected(size=INPUTS):
     return rnnjax.full_lstm(size, HIDDEN, projection_size=2)
 
 
-RELU = {"activation": jax.nn.relu}
-BEFORE = {"reset_after": False}
+RELU: dict[str, Any] = {"activation": jax.nn.relu}
+BEFORE: dict[str, Any] = {"reset_after": False}
 
 
 def torch(cell, verdict, kind, options=None, **settings):
@@ -315,7 +315,7 @@ def test_resets_are_those_of_haiku(kind):
         cell, params, _ = interop.from_haiku(arrays)
         reset = np.random.default_rng(4).random((BATCH, TIME)) < 0.4
         expected = libraries.haiku_with_resets(kind, arrays, XS, reset)
-    ys = rnnjax.unroll(cell, params, XS, reset=reset)[1]
+    ys = rnnjax.unroll(cell, params, XS, reset=jnp.asarray(reset))[1]
     assert case.cell.spec is not None
     assert cell == case.cell.spec.cells[0]
     close(ys, expected, "outputs")
