@@ -118,6 +118,22 @@ def test_twenty_kills_lose_no_full_epoch(tmp_path):
     assert sorted(os.listdir(out)) == ["checkpoint.npz", "metrics.jsonl"]
 
 
+@pytest.mark.float32
+def test_a_run_clears_up_after_the_dead_alone(tmp_path):
+    # No process has the first number; the second one's runs; the others are not ours.
+    dead, alive = 2**30, os.getppid()
+    kept = [
+        f"checkpoint.npz.{alive}.tmp",
+        "checkpoint.npz.mine.tmp",
+        f"other.npz.{dead}.tmp",
+    ]
+    for name in (f"checkpoint.npz.{dead}.tmp", f"metrics.jsonl.{dead}.tmp", *kept):
+        (tmp_path / name).write_bytes(b"half")
+    fit(tmp_path, 1)
+    expected = ["checkpoint.npz", "metrics.jsonl", *kept]
+    assert sorted(os.listdir(tmp_path)) == sorted(expected)
+
+
 def losses(history):
     return [record["loss"] for record in history]
 
