@@ -143,6 +143,11 @@ class Spec:
 
         What comes back has no spec, or that of the cell inside: the stack that a
         constructor of one's own returns, for example.
+
+        >>> import jax, rnnjax
+        >>> wider = rnnjax.gru(4, 8).spec.build(hidden_size=16)
+        >>> wider.init(jax.random.key(0)).w_hh.shape
+        (16, 48)
         """
         arguments = dict(self.arguments) | changed
         call = inspect.BoundArguments(inspect.signature(self.constructor), arguments)

@@ -23,7 +23,8 @@ class Description(NamedTuple):
     Attributes:
       name: its place in the cell around it: ``"0"``, ``"backward"``, ``"cell"``.
       call: the call that made it, without the cells in it.
-      kind: the constructor's name; empty for a cell without a spec.
+      kind: the constructor's name, of the combinator that is in it where the
+        constructor is one's own; empty for a cell without a spec.
       input: shapes and dtypes of one input, of one example at one time step.
       output: those of one output.
       carry: those of the carry of one example.
@@ -93,10 +94,10 @@ def describe(cell: Cell, x: Any) -> Description:
     >>> described = rnnjax.describe(cell, jnp.zeros(28))
     >>> described.parameters, [inner.parameters for inner in described.cells]
     (81674, [80384, 1290])
-    >>> print(described)  # doctest: +SKIP
-    cell              input    output   parameters  carry ...            lowering
-    stack             f32[28]  f32[10]       81,674
-    ├─ 0 lstm(28, 128)  ...    f32[128]      80,384  c f32[128], ...      native ...
+    >>> print(described.cells[1])
+    cell              input     output   parameters  carry  lowering
+    1 dense(128, 10)  f32[128]  f32[10]       1,290         all steps at once
+    1,290 parameters, 5,160 bytes; the carry of an example: 0 numbers, 0 bytes
     """
     params = jax.eval_shape(cell.init, jax.random.key(0))
     return _describe("", cell, params, _shapes(x), whole=True)
@@ -111,28 +112,27 @@ class _Call(NamedTuple):
 
 
 def _describe(name: str, cell: Cell, params: Any, x: Any, whole: bool) -> Description:
-    opened, inner = _open(cell)
+    opened, kind, inner = _open(cell)
     carry, y, jaxpr = _run(opened, params, x, whole)
     called = [(place, child, calls[0]) for place, child, calls in inner if calls]
     cells = tuple(_describe(place, child, *call) for place, child, call in called)
-    spec = cell.spec
     if cells:
         loops = whole and not all(call.whole for *_, call in called)
         lowering = "scan.default" if loops else ""
     else:
-        lowering = _lowering(spec, carry, jaxpr) if whole else _IN_A_LOOP
-    kind = "" if spec is None else spec.name
-    return Description(name, _call(spec), kind, x, y, carry, params, lowering, cells)
+        lowering = _lowering(cell.spec, carry, jaxpr) if whole else _IN_A_LOOP
+    call = _call(cell.spec)
+    return Description(name, call, kind, x, y, carry, params, lowering, cells)
 
 
-def _open(cell: Cell) -> tuple[Cell, list[tuple[str, Cell, list[_Call]]]]:
-    """The cell rebuilt around children that note how they are called."""
+def _open(cell: Cell) -> tuple[Cell, str, list[tuple[str, Cell, list[_Call]]]]:
+    """The cell rebuilt around children that note how they are called, and its kind."""
     spec = cell.spec
     # A constructor of one's own may have made its cells inside.
     while spec is not None and not spec.cells:
         spec = spec.build().spec
     if spec is None:
-        return cell, []
+        return cell, "" if cell.spec is None else cell.spec.name, []
     arguments = dict(spec.arguments)
     if spec.name == "bidirectional" and arguments["backward"] is None:
         arguments["backward"] = arguments["forward"]
@@ -150,7 +150,7 @@ def _open(cell: Cell) -> tuple[Cell, list[tuple[str, Cell, list[_Call]]]]:
             arguments[name] = tuple(several)
         else:
             arguments[name] = noting(name, value)
-    return spec.build(**arguments), found
+    return spec.build(**arguments), spec.name, found
 
 
 def _noting(cell: Cell, calls: list[_Call]) -> Cell:

@@ -147,6 +147,25 @@ def test_cells_made_of_cells(cell, rows):
         assert row.split(" ", 1)[1] in line
 
 
+@rnnjax.constructor
+def hidden_pair(size):
+    return rnnjax.bidirectional(rnnjax.gru(3, size))
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [
+        (GRU, "gru"),
+        (hidden(5), "stack"),
+        (hidden_pair(4), "bidirectional"),
+        (rnnjax.bidirectional(GRU), "bidirectional"),
+    ],
+    ids=repr,
+)
+def test_kinds(cell, kind):
+    assert rnnjax.describe(cell, X).kind == kind
+
+
 def without_spec():
     def init(key):
         return jax.random.normal(key, (3,))

@@ -95,6 +95,18 @@ def test_values_of_one_number_a_step():
     np.testing.assert_allclose(shown, trace["h"][None])
 
 
+def test_a_constructor_of_ones_own_is_traced_through():
+    @rnnjax.constructor
+    def encoder(size):
+        return rnnjax.stack(rnnjax.lstm(3, size), rnnjax.gru(size, 4))
+
+    carry = CELL.initial_carry(PARAMS)
+    found = rnnjax.trace(encoder(5), PARAMS, carry, XS)
+    assert found.names == traced().names
+    for one, other in zip(found.arrays, traced().arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_states_refuse_what_does_not_fit():
     with pytest.raises(KeyError, match=r"2\.h"):
         plot.states(traced(), ["2.h"])
