@@ -1,7 +1,7 @@
 """Write ``errors.md``: the tests' misuses: ``python docs/make_errors.py``.
 
-The wrong line of each entry is run, and what it raises is what the page shows; the
-right lines are run when the site is built. ``tests/test_docs.py`` holds the entries
+The wrong lines of each entry are run, and what they raise is what the page shows; the
+right ones are run when the site is built. ``tests/test_docs.py`` holds the entries
 against the table of misuses, so that none is missing and none says something else.
 """
 
@@ -44,7 +44,7 @@ reader_carry = reader.initial_carry(reader_params)
 HEAD = f"""\
 # Error messages
 
-Written by `python docs/make_errors.py`, which runs each wrong line and shows what comes
+Written by `python docs/make_errors.py`, which runs the wrong lines and shows what comes
 back. Every message names the argument, what came, what was expected and what to write.
 Look for the words of yours with the search, or by the argument it begins with.
 
@@ -60,7 +60,7 @@ shapes and dtypes are checked all the same, when the function is traced; the val
 
 
 class Entry(NamedTuple):
-    """One misuse: its name in the tests' table, the wrong line, why, and the right."""
+    """One misuse: its name in the tests' table, wrong lines, why, and right ones."""
 
     misuse: str
     wrong: str
@@ -180,15 +180,14 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
         Entry(
             "carry of the wrong shape",
-            "cell.unroll(\n"
-            "    params, rnnjax.LSTMCarry(jnp.zeros(6), jnp.zeros(6)), xs)",
+            "cell.unroll(params, rnnjax.LSTMCarry(jnp.zeros(6), jnp.zeros(6)), xs)",
             "A carry from a cell of another size.",
             "cell.unroll(params, cell.initial_carry(params), xs)",
         ),
         Entry(
             "carry of a batch",
-            "cell.unroll(\n"
-            "    params, rnnjax.LSTMCarry(jnp.zeros((3, 4)), jnp.zeros((3, 4))), xs)",
+            "many = rnnjax.LSTMCarry(jnp.zeros((3, 4)), jnp.zeros((3, 4)))\n"
+            "cell.unroll(params, many, xs)",
             "The carry of a batch, as `rnnjax.unroll` returns it, at a cell's own "
             "`unroll`.",
             "many = rnnjax.LSTMCarry(jnp.zeros((3, 4)), jnp.zeros((3, 4)))\n"
@@ -204,8 +203,8 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
         Entry(
             "carry of the wrong dtype",
-            "cell.unroll(\n"
-            "    params, jax.tree.map(lambda a: a.astype(jnp.bfloat16), carry), xs)",
+            "half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), carry)\n"
+            "cell.unroll(params, half, xs)",
             "The carry has the dtype of the params; one of them was cast without the "
             "other.",
             "as_params = jax.tree.map(lambda a: a.astype(jnp.float32), carry)\n"
@@ -213,8 +212,8 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
         Entry(
             "carry of the wrong dtype in step",
-            "cell.step(\n"
-            "    params, jax.tree.map(lambda a: a.astype(jnp.bfloat16), carry), xs[0])",
+            "half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), carry)\n"
+            "cell.step(params, half, xs[0])",
             "As above, for one step.",
             "cell.step(params, cell.initial_carry(params), xs[0])",
         ),
@@ -314,16 +313,17 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
         Entry(
             "reset to a carry of the wrong shape",
-            "cell.unroll(params, carry, xs, reset=rnnjax.Reset(\n"
-            "    jnp.ones(7, bool), rnnjax.LSTMCarry(jnp.zeros(3), jnp.zeros(3))))",
+            "three = rnnjax.LSTMCarry(jnp.zeros(3), jnp.zeros(3))\n"
+            "start = rnnjax.Reset(jnp.ones(7, bool), three)\n"
+            "cell.unroll(params, carry, xs, reset=start)",
             "What a `Reset` brings is a carry of this very cell.",
             "start = rnnjax.Reset(jnp.ones(7, bool), carry)\n"
             "cell.unroll(params, carry, xs, reset=start)",
         ),
         Entry(
             "reset of a stack to too few carries",
-            "deep.unroll(deep_params, deep_carry, xs, reset=rnnjax.Reset(\n"
-            "    jnp.ones(7, bool), (carry,)))",
+            "start = rnnjax.Reset(jnp.ones(7, bool), (carry,))\n"
+            "deep.unroll(deep_params, deep_carry, xs, reset=start)",
             "For a stack it is a tuple with an entry for each layer.",
             "start = rnnjax.Reset(jnp.ones(7, bool), deep_carry)\n"
             "deep.unroll(deep_params, deep_carry, xs, reset=start)",
@@ -442,9 +442,9 @@ def entries() -> Iterator[Entry]:
 
 
 def raised(entry: Entry, names: dict) -> Exception:
-    """What the wrong line of an entry raises."""
+    """What the wrong lines of an entry raise."""
     try:
-        eval(f"({entry.wrong}\n)", dict(names))
+        exec(entry.wrong, dict(names))
     except Exception as error:
         return error
     raise ValueError(f"nothing is raised by {entry.wrong}")
@@ -465,8 +465,8 @@ def _section(entry: Entry, error: Exception) -> str:
     said = f"{type(error).__name__}: {error.args[0]}"
     lines = textwrap.wrap(said, 86, break_long_words=False, break_on_hyphens=False)
     lines += getattr(error, "__notes__", [])
-    prompt = entry.wrong.replace("\n", "\n... ")
-    shown = "\n".join([f">>> {prompt}", *lines])
+    typed = [f">>> {line}" for line in entry.wrong.split("\n")]
+    shown = "\n".join([*typed, *lines])
     title = entry.misuse[0].upper() + entry.misuse[1:]
     return (
         f"\n### {title}\n\n```pycon\n{shown}\n```\n\n"

@@ -27,7 +27,13 @@ def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
       state: any pytree, such as a `rnnjax.training.TrainState`.
       metadata: a dict of JSON, such as the run's configuration.
 
-    See `restore` for an example.
+    >>> import pathlib, tempfile
+    >>> import jax.numpy as jnp, rnnjax.training.orbax
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "checkpoint"
+    ...     rnnjax.training.orbax.save(path, {"w": jnp.ones(2)}, {"epoch": 3})
+    ...     print(sorted(item.name for item in path.iterdir() if item.is_dir()))
+    ['metadata', 'state']
     """
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         checkpointer.save(
