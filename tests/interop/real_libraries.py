@@ -46,27 +46,26 @@ def shapes_of(tree: Any) -> Any:
     return tuple(np.shape(tree))
 
 
-def evaluate(network: Network, arrays: Any, xs: Any, lengths: Any, weight: Any) -> Any:
-    """Outputs, and the gradients of <outputs, weight> by the arrays and by xs.
-
-    Without a weight outputs alone.
-    """
-
-    def run(values, xs):
-        # JAX sorts dictionaries; Keras's weights have an order.
-        return network.forward(dict(zip(arrays, values, strict=True)), xs, lengths)
+def compiled(network: Network, lengths: Any, weight: Any) -> Callable[..., Any]:
+    """``(arrays, xs) -> ys, grads``: of <ys, weight>, by the arrays and by xs."""
+    names = [*network.shapes]
 
     def loss(values, xs):
-        ys = run(values, xs)
+        # JAX sorts dictionaries; Keras's weights have an order.
+        ys = network.forward(dict(zip(names, values, strict=True)), xs, lengths)
         return (ys * weight).sum(), ys
 
-    # None of them was written for strict promotion.
-    with jax.numpy_dtype_promotion("standard"):
-        if weight is None:
-            return jax.jit(run)([*arrays.values()], xs), None, None
-        gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-        (of_values, of_xs), ys = gradient([*arrays.values()], xs)
-    return ys, dict(zip(arrays, of_values, strict=True)), of_xs
+    gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
+
+    def run(arrays, xs):
+        known = arrays.keys() == network.shapes.keys()
+        values = [arrays[n] for n in names] if known else [*arrays.values()]
+        # None of them was written for strict promotion.
+        with jax.numpy_dtype_promotion("standard"):
+            (of_values, of_xs), ys = gradient(values, xs)
+        return ys, dict(zip(names, of_values, strict=True)), of_xs
+
+    return run
 
 
 # torch ------------------------------------------------------------------------------
@@ -80,7 +79,8 @@ def torch_network(kind: str, **options: Any) -> Any:
     return getattr(torch.nn, kind)(INPUTS, HIDDEN, **options)
 
 
-def torch_evaluate(module: Any, arrays: Any, xs: Any, lengths: Any, weight: Any) -> Any:
+def torch_run(module: Any, lengths: Any, weight: Any, arrays: Any, xs: Any) -> Any:
+    """What `compiled` returns does this for the others."""
     import torch  # pyright: ignore[reportMissingImports]
 
     module.load_state_dict({k: torch.tensor(np.asarray(a)) for k, a in arrays.items()})
@@ -97,8 +97,6 @@ def torch_evaluate(module: Any, arrays: Any, xs: Any, lengths: Any, weight: Any)
         ys, _ = torch.nn.utils.rnn.pad_packed_sequence(
             module(packed)[0], batch_first=True, total_length=TIME
         )
-    if weight is None:
-        return ys.detach().numpy(), None, None
     wanted = [inputs, *module.parameters()]
     grads = torch.autograd.grad(ys, wanted, torch.tensor(np.asarray(weight)))
     names = [name for name, _ in module.named_parameters()]

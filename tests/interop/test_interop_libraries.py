@@ -1,5 +1,6 @@
 """The real libraries on random weights, both ways: values, gradients, lengths."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -198,35 +199,41 @@ ONE_BIAS_LESS = {"torch LSTM without bias", "keras GRU without bias",
                  "haiku VanillaRNN with two biases"}  # fmt: skip
 
 
-def evaluate(case, network, arrays, lengths, weight):
+class Prepared(NamedTuple):
+    """``theirs(arrays, xs)`` and ``ours(params, xs)`` give outputs and gradients."""
+
+    shapes: Any
+    theirs: Callable[..., Any]
+    ours: Callable[..., Any]
+
+
+@functools.cache
+def prepared(name):
+    """Compiled once for both ways."""
+    case = CASES[name]
+    with libraries.quietly():
+        network = case.make()
+    lengths = LENGTHS if getattr(network, "ragged", True) else None
+    width = rnnjax.output_spec(case.cell, XS[0, 0]).shape[-1]
+    weight = np.random.default_rng(2).normal(size=(BATCH, TIME, width))
     if case.library == "torch":
-        return libraries.torch_evaluate(network, arrays, XS, lengths, weight)
-    return libraries.evaluate(network, arrays, XS, lengths, weight)
-
-
-def ours(cell, params, lengths, weight):
-    def run(params, xs):
-        return rnnjax.unroll(cell, params, xs, lengths=lengths)[1]
+        shapes = {name: tuple(a.shape) for name, a in network.state_dict().items()}
+        theirs = functools.partial(libraries.torch_run, network, lengths, weight)
+    else:
+        shapes = network.shapes
+        theirs = libraries.compiled(network, lengths, weight)
 
     def loss(params, xs):
-        ys = run(params, xs)
+        ys = rnnjax.unroll(case.cell, params, xs, lengths=lengths)[1]
         return (ys * weight).sum(), ys
 
-    if weight is None:
-        return jax.jit(run)(params, XS), None, None
     gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-    grads, ys = gradient(params, jnp.asarray(XS))
-    return ys, *grads
 
+    def ours(params, xs):
+        grads, ys = gradient(params, xs)
+        return ys, *grads
 
-def shapes_of(case, network):
-    if case.library == "torch":
-        return {name: tuple(a.shape) for name, a in network.state_dict().items()}
-    return network.shapes
-
-
-def lengths_for(network):
-    return LENGTHS if getattr(network, "ragged", True) else None
+    return Prepared(shapes, theirs, ours)
 
 
 def close(found, expected, what):
@@ -237,19 +244,15 @@ def close(found, expected, what):
 def test_import_computes_the_same(name):
     case = CASES[name]
     read = getattr(interop, f"from_{case.library}")
-    with libraries.quietly():
-        network = case.make()
-    arrays = libraries.random(shapes_of(case, network))
+    shapes, theirs, ours = prepared(name)
+    arrays = libraries.random(shapes)
     found = read(arrays, **case.options)
     assert found.cell == case.cell
     assert found.report.verdict == case.verdict
 
-    lengths = lengths_for(network)
-    width = rnnjax.output_spec(case.cell, XS[0, 0]).shape[-1]
-    weight = np.random.default_rng(2).normal(size=(BATCH, TIME, width))
     with libraries.quietly():
-        ys, of_arrays, of_xs = evaluate(case, network, arrays, lengths, weight)
-    our_ys, of_params, of_our_xs = ours(case.cell, found.params, lengths, weight)
+        ys, of_arrays, of_xs = theirs(arrays, XS)
+    our_ys, of_params, of_our_xs = ours(found.params, XS)
     close(our_ys, ys, "outputs")
     close(of_our_xs, of_xs, "gradient of xs")
 
@@ -258,7 +261,7 @@ def test_import_computes_the_same(name):
     leaves, structure = jax.tree.flatten(arrays)
     of_params = jax.tree.map(np.asarray, of_params)
     rng = np.random.default_rng(3)
-    for k, (leaf, theirs) in enumerate(
+    for k, (leaf, of_leaf) in enumerate(
         zip(leaves, jax.tree.leaves(of_arrays), strict=True)
     ):
         direction = rng.normal(size=leaf.shape)
@@ -271,7 +274,7 @@ def test_import_computes_the_same(name):
             found.params,
         )
         along = sum(jax.tree.leaves(products))
-        close(along, (theirs * direction).sum(), f"gradient of array {k}")
+        close(along, (of_leaf * direction).sum(), f"gradient of array {k}")
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if n not in ONE_BIAS_LESS])
@@ -280,18 +283,16 @@ def test_export_computes_the_same_and_comes_back(name):
     params = random_params(case.cell)
     exported = getattr(interop, f"to_{case.library}")(case.cell, params, **case.sent)
     assert exported.report.verdict == EXACT
-    with libraries.quietly():
-        network = case.make()
-    shapes, found = shapes_of(case, network), libraries.shapes_of(exported.arrays)
+    shapes, theirs, ours = prepared(name)
+    found = libraries.shapes_of(exported.arrays)
     if case.library == "keras":
         # It numbers the names of all layers that a program makes.
         shapes, found = [*shapes.values()], [*found.values()]
     assert found == shapes
 
-    lengths = lengths_for(network)
     with libraries.quietly():
-        ys, _, _ = evaluate(case, network, exported.arrays, lengths, None)
-    close(ours(case.cell, params, lengths, None)[0], ys, "outputs")
+        ys, _, _ = theirs(exported.arrays, XS)
+    close(ours(params, XS)[0], ys, "outputs")
 
     back = getattr(interop, f"from_{case.library}")(exported.arrays, **case.options)
     assert back.cell == case.cell
