@@ -81,6 +81,7 @@ def write_ts(folder):
 
 
 def test_ragged_reads_ts_files_and_learns(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
     write_ts(tmp_path)
     arguments = ["--data-dir", tmp_path, "--out", tmp_path, "--hidden", 8, "--plot"]
     arguments += ["--batch-size", 5, "--epochs", 6, "--layers", 1]
