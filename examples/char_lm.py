@@ -380,7 +380,7 @@ def plot(out: Path, history, cell: rnnjax.Cell, params, text: Text) -> None:
     carry = cell.initial_carry(params)
     trace = rnnjax.trace(cell, params, carry, jnp.asarray(tokens, jnp.int32))
     # Of the last layer, above which are dropout and the dense layer.
-    last = f"{len(cell.spec.build().spec.cells) - 3}."
+    last = max(n for n in trace.names if n.endswith(".h")).removesuffix("h")
     gates = [last + name for name in ("f", "o", "c", "h", "r", "z")]
     shown = [name for name in gates if name in trace.names]
     steps = list(text.decode(tokens))

@@ -57,7 +57,7 @@ def sunspots() -> tuple[np.ndarray, np.ndarray]:
             "no series: statsmodels is not installed. Write pip install "
             '"rnnjax[examples]".'
         ) from error
-    table = sunspots.load_pandas().data
+    table: Any = sunspots.load_pandas().data
     return table["YEAR"].to_numpy(int), table["SUNACTIVITY"].to_numpy(float)
 
 

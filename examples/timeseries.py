@@ -1,7 +1,7 @@
 """Sequences of many lengths with a class each: sktime's ``.ts`` files, or digits."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -127,14 +127,14 @@ def _digits() -> Data:
             'no sequences: scikit-learn is not installed. Write pip install "rnnjax'
             '[examples]" for its digits, or --data-dir FOLDER for your own.'
         ) from error
-    found = load_digits()
+    found: Any = load_digits()
     pairs = np.asarray(found.images, np.float32).reshape(-1, 8, 4, 2) / 16
     at = np.stack(np.meshgrid(np.arange(8) / 7, np.arange(4) / 3, indexing="ij"), -1)
     features = np.concatenate(
         [np.broadcast_to(at, pairs.shape).astype(np.float32), pairs], axis=-1
     )
-    inked = pairs.any(axis=-1)
-    xs = [one[where] for one, where in zip(features, inked, strict=True)]
+    inked = np.any(pairs, axis=-1)
+    xs = [features[i][inked[i]] for i in range(len(features))]
     labels = np.asarray(found.target, np.int32)
     held = np.zeros(len(xs), bool)
     held[np.random.default_rng(0).permutation(len(xs))[: len(xs) // 5]] = True

@@ -156,13 +156,13 @@ def _open(cell: Cell) -> tuple[Cell, str, list[tuple[str, Cell, list[_Call]]]]:
 def _noting(cell: Cell, calls: list[_Call]) -> Cell:
     # No spec: two equal cells in one combinator must stay apart.
     def step(params, carry, x):
-        calls.append(_Call(*_shapes((params, x)), whole=False))
+        calls.append(_Call(_shapes(params), _shapes(x), whole=False))
         return cell.step(params, carry, x)
 
     def unroll(params, carry, xs, **signals):
-        params_and_x = _shapes((params, jax.tree.map(lambda a: a[0], xs)))
+        x = jax.tree.map(lambda a: a[0], xs)
         whole = {len(a) for a in jax.tree.leaves(xs)} == {_STEPS}
-        calls.append(_Call(*params_and_x, whole))
+        calls.append(_Call(_shapes(params), _shapes(x), whole))
         return cell.unroll(params, carry, xs, **signals)
 
     return Cell(cell.init, cell.initial_carry, step, unroll)

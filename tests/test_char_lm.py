@@ -21,6 +21,7 @@ pytestmark = pytest.mark.float32
 
 
 def test_char_lm_quick(tmp_path):
+    pytest.importorskip("matplotlib")
     lines = run("char_lm", "--quick", "--plot", "--out", tmp_path)
     assert lines[0].startswith("device ")
     assert lines[1].startswith("data pages.txt: ")

@@ -67,7 +67,7 @@ GRU = rnnjax.gru(3, 4)
 
 
 @rnnjax.constructor
-def hidden(size, *, inner=GRU.spec.constructor):
+def hidden(size, *, inner=rnnjax.gru):
     return rnnjax.stack(rnnjax.dense(3, size), inner(size, 2))
 
 
@@ -167,13 +167,16 @@ def test_kinds(cell, kind):
 
 
 def without_spec():
+    def zeros(params):
+        return jnp.zeros_like(params)
+
     def init(key):
         return jax.random.normal(key, (3,))
 
     def step(params, h, z):
         return h + z, h
 
-    return rnnjax.recurrence(init, jnp.zeros_like, lambda p, x: p * x, step)
+    return rnnjax.recurrence(init, zeros, lambda p, x: p * x, step)
 
 
 def lowerings(cell):
@@ -265,19 +268,21 @@ def test_inputs_that_do_not_fit_are_refused_as_by_the_cell():
 
 def svg_texts(described):
     root = xml.etree.ElementTree.fromstring(described.svg())
-    return [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    found = root.iter("{http://www.w3.org/2000/svg}text")
+    return [text.text or "" for text in found]
 
 
 def boxes(element, x=0.0, y=0.0):
-    """Rectangles as nested lists: ``(left, top, right, bottom), [those inside]``."""
+    """Rectangles ``(left, top, right, bottom)``, those inside of one behind it."""
     found = []
     for child in element:
         tag = child.tag.rpartition("}")[2]
         if tag == "g":
-            at = re.fullmatch(r"translate\((.+),(.+)\)", child.get("transform"))
+            at = re.fullmatch(r"translate\((.+),(.+)\)", child.attrib["transform"])
+            assert at is not None
             found += boxes(child, x + float(at[1]), y + float(at[2]))
         elif tag == "rect" and child.get("class"):
-            wide, high = float(child.get("width")), float(child.get("height"))
+            wide, high = float(child.attrib["width"]), float(child.attrib["height"])
             found.append((x, y, x + wide, y + high))
     return found
 
@@ -291,7 +296,7 @@ def test_boxes_lie_in_the_picture_and_in_or_beside_each_other(cell, rows):
     root = xml.etree.ElementTree.fromstring(described.svg())
     found = boxes(root)
     assert len(found) == len(rows)
-    wide, high = float(root.get("width")), float(root.get("height"))
+    wide, high = float(root.attrib["width"]), float(root.attrib["height"])
     for one in found:
         assert 0 <= one[0] < one[2] <= wide
         assert 0 <= one[1] < one[3] <= high

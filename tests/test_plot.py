@@ -19,6 +19,15 @@ PARAMS = CELL.init(jax.random.key(0))
 XS = np.random.default_rng(0).normal(size=(7, 3))
 
 
+def zeros(params):
+    return jnp.zeros_like(params)
+
+
+def numbers(line):
+    """Both coordinates of a line's points."""
+    return np.asarray(line.get_xdata()).tolist(), np.asarray(line.get_ydata()).tolist()
+
+
 def traced():
     return rnnjax.trace(CELL, PARAMS, CELL.initial_carry(PARAMS), XS)
 
@@ -86,9 +95,7 @@ def test_values_of_one_number_a_step():
         rnnjax.observe(h=h)
         return h, h
 
-    cell = rnnjax.recurrence(
-        lambda key: jnp.zeros(()), jnp.zeros_like, lambda p, x: x + p, step
-    )
+    cell = rnnjax.recurrence(lambda key: jnp.zeros(()), zeros, lambda p, x: x + p, step)
     params = cell.init(jax.random.key(0))
     trace = rnnjax.trace(cell, params, cell.initial_carry(params), XS)
     ((shown, _),) = images(plot.states(trace)).values()
@@ -127,7 +134,7 @@ def linear(factors):
         return h, h
 
     return rnnjax.recurrence(
-        lambda key: jnp.array(factors), jnp.zeros_like, lambda p, x: x, step
+        lambda key: jnp.array(factors), zeros, lambda p, x: x, step
     )
 
 
@@ -189,12 +196,12 @@ def test_carry_gradients_need_a_step():
 
 
 def test_gradient_norms_are_over_the_whole_carry(tmp_path):
-    gradient = rnnjax.LSTMCarry(c=np.full((4, 3, 1), 2.0), h=np.full((4, 2), 1.0))
+    gradient = rnnjax.LSTMCarry(c=jnp.full((4, 3, 1), 2.0), h=jnp.full((4, 2), 1.0))
     figure = plot.gradient_norms({"a": gradient, "b": np.ones((4, 9))})
     lines = figure.axes[0].lines
     assert [line.get_label() for line in lines] == ["a", "b"]
-    np.testing.assert_allclose(lines[0].get_ydata(), np.sqrt(4 * 3 + 2))
-    np.testing.assert_allclose(lines[1].get_ydata(), 3)
+    np.testing.assert_allclose(numbers(lines[0])[1], np.sqrt(4 * 3 + 2))
+    np.testing.assert_allclose(numbers(lines[1])[1], 3)
     assert drawn(figure, tmp_path)
 
 
@@ -230,8 +237,8 @@ def test_curves_from_a_history_a_file_and_a_folder(tmp_path):
         for line, name in zip(
             accuracy.lines, ("accuracy", "test_accuracy"), strict=True
         ):
-            assert list(line.get_xdata()) == [1, 2, 3]
-            assert list(line.get_ydata()) == [record[name] for record in HISTORY]
+            values = [record[name] for record in HISTORY]
+            assert numbers(line) == ([1, 2, 3], values)
     assert drawn(figure, tmp_path)
 
 
@@ -240,12 +247,12 @@ def test_curves_of_several_runs_and_chosen_metrics(tmp_path):
     figure = plot.curves({"one": HISTORY, "two": other}, ["loss"])
     (axes,) = figure.axes
     assert [line.get_label() for line in axes.lines] == ["one", "two"]
-    assert [len(line.get_xdata()) for line in axes.lines] == [3, 2]
+    assert [len(numbers(line)[0]) for line in axes.lines] == [3, 2]
     figure = plot.curves({"one": HISTORY, "two": other})
     labels = [line.get_label() for line in figure.axes[1].lines]
     assert labels == ["one, training", "one, test", "two, training", "two, test"]
     assert [line.get_label() for line in figure.axes[2].lines] == ["one", "two"]
-    assert [len(line.get_xdata()) for line in figure.axes[2].lines] == [0, 2]
+    assert [len(numbers(line)[0]) for line in figure.axes[2].lines] == [0, 2]
     assert drawn(figure, tmp_path)
 
 

@@ -40,7 +40,7 @@ def test_ts_files(tmp_path):
     xs, labels = timeseries.read_ts(path)
     assert labels == ["low", "high"]
     np.testing.assert_array_equal(xs[0], [[1, 4], [2, 5], [3, 6]])
-    np.testing.assert_array_equal(xs[1], np.float32([[7.5, 90], [-8, 10]]))
+    np.testing.assert_array_equal(xs[1], np.array([[7.5, 90], [-8, 10]]))
     assert xs[0].dtype == np.float32
 
 
@@ -81,6 +81,7 @@ def write_ts(folder):
 
 
 def test_ragged_reads_ts_files_and_learns(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
     write_ts(tmp_path)
     arguments = ["--data-dir", tmp_path, "--out", tmp_path, "--hidden", 8, "--plot"]
     arguments += ["--batch-size", 5, "--epochs", 6, "--layers", 1]
