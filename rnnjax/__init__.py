@@ -4,7 +4,18 @@ Start with `lstm`, `gru` or `elman`, combine them with `stack` and `bidirectiona
 a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 """
 
-from rnnjax import cells, initializers, kernels, scan, testing, training
+from rnnjax import (
+    cells,
+    export,
+    initializers,
+    interop,
+    kernels,
+    plot,
+    scan,
+    streaming,
+    testing,
+    training,
+)
 from rnnjax.attention import (
     AttentionCarry,
     AttentionParams,
@@ -69,6 +80,7 @@ from rnnjax.decoding import (
     scheduled_sampling,
     sequence_loss,
 )
+from rnnjax.describe import Description, describe
 from rnnjax.noise import drop_connect, dropout, with_dropout, zoneout
 from rnnjax.pooling import (
     attention_pool,
@@ -92,7 +104,7 @@ from rnnjax.sequences import (
     unpack,
     unpad_sequences,
 )
-from rnnjax.trace import Trace, observe, trace
+from rnnjax.trace import Trace, carry_gradients, observe, trace
 from rnnjax.unroll import carry_spec, output_spec, static_unroll, unroll
 from rnnjax.wrappers import (
     HighwayParams,
@@ -112,6 +124,7 @@ __all__ = [
     "Beams",
     "Cell",
     "DenseParams",
+    "Description",
     "ElmanParams",
     "GRUParams",
     "Generated",
@@ -134,6 +147,7 @@ __all__ = [
     "beam_search",
     "bidirectional",
     "boolean_mask",
+    "carry_gradients",
     "carry_spec",
     "cells",
     "cfc",
@@ -143,11 +157,13 @@ __all__ = [
     "conv_lstm",
     "dale_rnn",
     "dense",
+    "describe",
     "drop_connect",
     "dropout",
     "elman",
     "embedding",
     "embedding_lookup",
+    "export",
     "full_lstm",
     "generate",
     "glstm",
@@ -159,6 +175,7 @@ __all__ = [
     "indy_gru",
     "indy_lstm",
     "initializers",
+    "interop",
     "intersection_rnn",
     "kernels",
     "last_valid",
@@ -183,6 +200,7 @@ __all__ = [
     "pad_to_bucket",
     "parallel",
     "phased_lstm",
+    "plot",
     "pointwise",
     "raw_unroll",
     "recurrence",
@@ -198,6 +216,7 @@ __all__ = [
     "sru",
     "stack",
     "static_unroll",
+    "streaming",
     "testing",
     "time_distributed",
     "trace",

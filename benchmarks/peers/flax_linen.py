@@ -8,25 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import jax_driver
+from benchmarks.peers import rnnjax_cells
 from benchmarks.workloads import Case, Layer
+from rnnjax import interop
 
 PACKAGES = ("flax", "jax", "jaxlib", "numpy", "optax")
-
-
-def _params(cell: str, layer: Layer) -> dict[str, Any]:
-    """The dense layers of each gate, as linen names them."""
-    if cell == "elman":
-        h = {"kernel": layer.w_hh}
-        return {"i": {"kernel": layer.w_ih, "bias": layer.b}, "h": h}
-    gates = "ifgo" if cell == "lstm" else "rzn"
-    w_ih, w_hh, b = (jnp.split(w, len(gates), axis=-1) for w in layer[:3])
-    made: dict[str, Any] = {}
-    for k, gate in enumerate(gates):
-        made["i" + gate], made["h" + gate] = {"kernel": w_ih[k]}, {"kernel": w_hh[k]}
-        made[("h" if cell == "lstm" else "i") + gate]["bias"] = b[k]
-    if layer.b_hn is not None:
-        made["hn"]["bias"] = layer.b_hn
-    return made
 
 
 def _layer(cell: str, params: dict[str, Any]) -> Layer:
@@ -45,11 +31,11 @@ def _layer(cell: str, params: dict[str, Any]) -> Layer:
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     kind = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "elman": nn.SimpleCell}
     cell = kind[case.cell](case.hidden)
-    params: Any = [{"cell": _params(case.cell, layer)} for layer in layers]
+    arrays = interop.to_linen(*rnnjax_cells.network(case, layers)).arrays
+    params: Any = [*arrays.values()] if "layers_0" in arrays else [arrays]
     rnn = nn.RNN(cell)
     if case.bidirectional:
         rnn = nn.Bidirectional(rnn, nn.RNN(kind[case.cell](case.hidden)))
-        params = [{"forward_rnn": params[0], "backward_rnn": params[1]}]
 
     def unroll(params, xs: Any, lengths):
         for layer in params:

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import jax_driver
+from benchmarks.peers import rnnjax_cells
 from benchmarks.workloads import Case, Layer
+from rnnjax import interop
 
 os.environ["KERAS_BACKEND"] = "jax"
 import keras
@@ -17,18 +19,9 @@ PACKAGES = ("keras", "jax", "jaxlib", "numpy", "optax")
 
 
 def _swap(array):
-    """The GRU's gates r z n become Keras's z r n, and back."""
-    r, z, n = np.split(np.asarray(array), 3, axis=-1)
-    return np.concatenate([z, r, n], axis=-1)
-
-
-def _weights(layer: Layer) -> list[np.ndarray]:
-    if layer.b_hn is None:
-        return [*layer[:3]]
-    recurrent = np.zeros_like(layer.b)
-    recurrent[-layer.b_hn.size :] = layer.b_hn
-    biases = np.stack([_swap(layer.b), _swap(recurrent)])
-    return [_swap(layer.w_ih), _swap(layer.w_hh), biases]
+    """Keras's gates z r n become r z n."""
+    z, r, n = np.split(np.asarray(array), 3, axis=-1)
+    return np.concatenate([r, z, n], axis=-1)
 
 
 def _layer(case: Case, weights: list[Any]) -> Layer:
@@ -57,12 +50,10 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     for rnn in rnns:
         rnn.build((case.batch, case.time, inputs))
         inputs = len(layers) // len(rnns) * case.hidden
-    per_rnn = len(layers) // len(rnns)
-    for k, rnn in enumerate(rnns):
-        own = layers[k * per_rnn : (k + 1) * per_rnn]
-        values = [w for layer in own for w in _weights(layer)]
-        for variable, value in zip(rnn.trainable_variables, values, strict=True):
-            variable.assign(value)
+    arrays = interop.to_keras(*rnnjax_cells.network(case, layers)).arrays
+    variables = [variable for rnn in rnns for variable in rnn.trainable_variables]
+    for variable, value in zip(variables, arrays.values(), strict=True):
+        variable.assign(value)
     fixed = [[v.value for v in rnn.non_trainable_variables] for rnn in rnns]
 
     def unroll(params, xs, lengths):

@@ -1,6 +1,7 @@
 """rnnjax through its public interface, every option at its default."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,19 +26,23 @@ def _params(cell: str, layer: Layer):
     return kind(w_ih, w_hh, b)
 
 
-def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
+def network(case: Case, layers: list[Layer]) -> tuple[rnnjax.Cell, Any]:
+    """The cell of a case and its params, which other peers may convert."""
     make = {"lstm": rnnjax.lstm, "gru": rnnjax.gru, "elman": rnnjax.elman}[case.cell]
     if case.checkpointed:
         make = functools.partial(make, traversal=rnnjax.scan.checkpointed)
     params = tuple(_params(case.cell, layer) for layer in layers)
     cell = make(case.inputs, case.hidden)
     if case.bidirectional:
-        cell = rnnjax.bidirectional(cell)
-    elif case.layers > 1:
+        return rnnjax.bidirectional(cell), params
+    if case.layers > 1:
         deeper = [make(case.hidden, case.hidden)] * (case.layers - 1)
-        cell = rnnjax.stack(cell, *deeper)
-    else:
-        params = params[0]
+        return rnnjax.stack(cell, *deeper), params
+    return cell, params[0]
+
+
+def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
+    cell, params = network(case, layers)
 
     def singles(params, xs, lengths):
         def one(xs):

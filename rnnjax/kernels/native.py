@@ -125,6 +125,11 @@ def lowering(
 ) -> mlir.LoweringRule:
     """Lower a primitive to the native function, or where that is missing to the other.
 
+    A program that `jax.export` makes gets the other, for it runs where no library of
+    ours is loaded. JAX says so to each lowering rule: nothing has to be switched off
+    around an export, other threads go on with their kernels, and no cached trace can be
+    wrong.
+
     Args:
       native_fun: calls targets of the library with `jax.ffi.ffi_call`.
       reference_fun: computes the same from operations of JAX.
@@ -140,7 +145,8 @@ def lowering(
     """
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
-        found = available()
+        exporting = ctx.module_context.lowering_parameters.for_export
+        found = available() and not exporting
         if found:
             register()
         fun = native_fun if found else reference_fun

@@ -1,6 +1,7 @@
 """Checkpoints: any pytree and some JSON in one file, safely written and read."""
 
 import contextlib
+import glob
 import io
 import json
 import os
@@ -30,7 +31,12 @@ def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
       state: any pytree, such as a `TrainState`.
       metadata: anything that ``json.dumps`` takes, such as the run's configuration.
 
-    See `restore` for an example.
+    >>> import tempfile
+    >>> import jax.numpy as jnp, numpy, rnnjax
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rnnjax.training.save(f"{folder}/a.npz", {"w": jnp.ones(2)}, {"epoch": 3})
+    ...     print(numpy.load(f"{folder}/a.npz").files)
+    ['rnnjax.json', "['w']"]
     """
     arrays, leaves = {}, {}
     for name, leaf in _named(state).items():
@@ -140,6 +146,26 @@ def _array(content: bytes, leaf: dict[str, str]) -> Array:
     if _type(array) != leaf["type"]:
         raise ValueError(f"an array is {_type(array)} and was {leaf['type']}")
     return array
+
+
+def remove_leftovers(path: Path) -> None:
+    """Delete what processes left beside ``path`` that were killed while writing it."""
+    if os.name != "posix":
+        return  # elsewhere signal 0 is not a question
+    for file in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        pid = file.name[len(path.name) + 1 : -len(".tmp")]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from rnnjax.cell import Params
-from rnnjax.training.checkpoint import replacing, restore, save
+from rnnjax.training.checkpoint import remove_leftovers, replacing, restore, save
 from rnnjax.training.loop import TrainState
 
 _CHECKPOINT, _LOG = "checkpoint.npz", "metrics.jsonl"
@@ -33,6 +33,7 @@ def fit(
     config: dict[str, Any],
     evaluate: Callable[[Params], dict[str, Any]] = lambda params: {},
     history: Sequence[dict[str, Any]] = (),
+    stop: Callable[[list[dict[str, Any]]], bool] = lambda history: False,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
     """A whole run: a printed line, a logged line and a checkpoint for each epoch.
 
@@ -45,6 +46,8 @@ def fit(
       config: JSON that says what run this is; `resume` compares it.
       evaluate: numbers to log beside the training metrics, from the params.
       history: what `resume` returns with the state.
+      stop: asked after each epoch, and before the first, whether the history so far is
+        enough, for example because a score has not improved for three epochs.
 
     Returns:
       The last state, and the history: one dict for each epoch, as in the log.
@@ -70,10 +73,12 @@ def fit(
     """
     out, history = Path(out), list(history)
     out.mkdir(parents=True, exist_ok=True)
+    for name in (_CHECKPOINT, _LOG):
+        remove_leftovers(out / name)
     # A run killed between its log and its checkpoint has logged an epoch too many.
     with replacing(out / _LOG) as file:
         file.writelines(_json_line(record) for record in history)
-    if len(history) >= epochs:
+    if len(history) >= epochs or stop(history):
         return state, history
     data = jax.tree.map(jnp.asarray, data)  # once, not at every epoch
     start = time.perf_counter()
@@ -100,6 +105,8 @@ def fit(
         metadata = {"config": config, "history": history}
         save(out / _CHECKPOINT, state, metadata)
         say(_epoch_line(record, epochs))
+        if stop(history):
+            break
     return state, history
 
 

@@ -1,0 +1,103 @@
+"""Which names are public, and which of them lack a docstring or an entry."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import rnnjax
+
+# Modules whose own names are nobody's business. All others are public, or give what
+# they have to say to the package above them.
+INTERNAL = {
+    "rnnjax.checks",
+    "rnnjax.diagram",
+    "rnnjax.export.graph",
+    "rnnjax.export.nodes",
+    "rnnjax.interop.layers",
+    "rnnjax.interop.names",
+    "rnnjax.interop.weights",
+    "rnnjax.kernels.compile",
+    "rnnjax.kernels.equations",
+    "rnnjax.kernels.native",
+    "rnnjax.kernels.primitives",
+    "rnnjax.kernels.reference",
+    "rnnjax.walk",
+}
+
+
+def public_modules() -> list[ModuleType]:
+    """The package, and the modules that its users import names from."""
+    names = [
+        module.name
+        for module in pkgutil.walk_packages(rnnjax.__path__, "rnnjax.")
+        if module.name not in INTERNAL and "._" not in module.name
+    ]
+    modules = [importlib.import_module(n) for n in names if not _is_home(n)]
+    return [rnnjax, *modules]
+
+
+def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """What a public module offers: ``__all__``, or what it defines itself."""
+    listed = getattr(module, "__all__", None)
+    for name in vars(module) if listed is None else listed:
+        value = getattr(module, name)
+        own = getattr(value, "__module__", "") == module.__name__ and callable(value)
+        if not inspect.ismodule(value) and (
+            listed is not None or (own and not name.startswith("_"))
+        ):
+            yield name, value
+
+
+def undocumented(documented: set[str]) -> list[str]:
+    """A sentence for each public name that lacks a docstring or an entry.
+
+    ``documented`` holds the full names of the entries, by whatever way a name is
+    reached: ``rnnjax.lstm`` stands for ``rnnjax.cells.lstm``.
+    """
+    entries = {id(_find(name)) for name in documented}
+    return [
+        f"{module.__name__}.{name} {wanting}"
+        for module in public_modules()
+        for name, value in public_names(module)
+        for wanting, there in (
+            ("has no docstring of its own", _has_own_docstring(value)),
+            ("stands on no page in docs/api", id(value) in entries),
+        )
+        if not there
+    ]
+
+
+def _is_home(module: str) -> bool:
+    """Whether the package above exports something that this module defines."""
+    package = importlib.import_module(module.rpartition(".")[0])
+    return any(
+        getattr(getattr(package, name), "__module__", "") == module
+        for name in package.__all__
+    )
+
+
+def _find(name: str) -> Any:
+    parts = name.split(".")
+    # From the left: rnnjax.trace is the function, though a module has that name too.
+    for split in range(1, len(parts) + 1):
+        try:
+            found = importlib.import_module(".".join(parts[:split]))
+            for part in parts[split:]:
+                found = getattr(found, part)
+        except (ImportError, AttributeError):
+            continue
+        return found
+    raise ValueError(f"{name} has an entry in docs/api, and does not exist")
+
+
+def _has_own_docstring(value: Any) -> bool:
+    doc = inspect.getdoc(value) or ""
+    inherited = isinstance(value, type) and any(
+        doc == (inspect.getdoc(base) or "") for base in value.__mro__[1:]
+    )
+    # What NamedTuple and dataclass write by themselves is the signature.
+    written = doc and not doc.startswith(f"{getattr(value, '__name__', '')}(")
+    return bool(written) and not inherited

@@ -1,0 +1,478 @@
+"""Write ``errors.md``: the tests' misuses: ``python docs/make_errors.py``.
+
+The wrong lines of each entry are run, and what they raise is what the page shows; the
+right ones are run when the site is built. ``tests/test_docs.py`` holds the entries
+against the table of misuses, so that none is missing and none says something else.
+"""
+
+import pathlib
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+PAGE = pathlib.Path(__file__).with_name("errors.md")
+
+NAMES = """\
+import jax
+import jax.numpy as jnp
+import rnnjax
+
+key = jax.random.key(0)
+xs = jnp.ones((7, 5))  # (time, features)
+batch = jnp.ones((3, 7, 5))  # (batch, time, features)
+
+cell = rnnjax.lstm(5, 4)
+params = cell.init(key)
+carry = cell.initial_carry(params)
+
+deep = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(4, 2))
+deep_params = deep.init(key)
+deep_carry = deep.initial_carry(deep_params)
+
+both = rnnjax.bidirectional(rnnjax.lstm(5, 4))
+both_params = both.init(key)
+both_carry = both.initial_carry(both_params)
+
+uneven = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(3, 2))
+uneven_params = uneven.init(key)
+
+reader = rnnjax.stack(rnnjax.embedding(9, 5), rnnjax.lstm(5, 4))
+reader_params = reader.init(key)
+reader_carry = reader.initial_carry(reader_params)
+"""
+
+HEAD = f"""\
+# Error messages
+
+Written by `python docs/make_errors.py`, which runs the wrong lines and shows what comes
+back. Every message names the argument, what came, what was expected and what to write.
+Look for the words of yours with the search, or by the argument it begins with.
+
+All lines use these names:
+
+```python
+{NAMES}```
+
+Inside a stack a note behind the message says which cell it came from. Under `jax.jit`
+shapes and dtypes are checked all the same, when the function is traced; the values of
+`lengths` are not, since they are not known then.
+"""
+
+
+class Entry(NamedTuple):
+    """One misuse: its name in the tests' table, wrong lines, why, and right ones."""
+
+    misuse: str
+    wrong: str
+    cause: str
+    right: str
+
+
+SECTIONS: dict[str, list[Entry]] = {
+    "Inputs: `xs`, `x`": [
+        Entry(
+            "batch given to a single-sequence unroll",
+            "cell.unroll(params, carry, jnp.ones((32, 7, 5)))",
+            "A cell's own `unroll` walks one sequence; a batch has one axis more.",
+            "rnnjax.unroll(cell, params, jnp.ones((32, 7, 5)))",
+        ),
+        Entry(
+            "sequence given to step",
+            "cell.step(params, carry, xs)",
+            "`step` takes one example at one time, and axis 0 of this one is time.",
+            "cell.unroll(params, carry, xs)",
+        ),
+        Entry(
+            "sequence given to the batch unroll",
+            "rnnjax.unroll(cell, params, xs)",
+            "`rnnjax.unroll` maps over axis 0, so what is left of a single sequence "
+            "has no time.",
+            "cell.unroll(params, carry, xs)",
+        ),
+        Entry(
+            "vector given to the batch unroll",
+            "rnnjax.unroll(cell, params, jnp.ones(7))",
+            "Neither a batch nor time can be told from one axis.",
+            "rnnjax.unroll(cell, params, jnp.ones((1, 7, 5)))",
+        ),
+        Entry(
+            "wrong feature size",
+            "cell.unroll(params, carry, jnp.ones((7, 6)))",
+            "The cell was made for another number of features, or time and features "
+            "stand the other way round.",
+            "six = rnnjax.lstm(6, 4)\n"
+            "given = six.init(key)\n"
+            "six.unroll(given, six.initial_carry(given), jnp.ones((7, 6)))",
+        ),
+        Entry(
+            "wrong feature size in step",
+            "cell.step(params, carry, jnp.ones(6))",
+            "As above, for one step.",
+            "cell.step(params, carry, jnp.ones(5))",
+        ),
+        Entry(
+            "wrong feature size in the second cell of a stack",
+            "rnnjax.unroll(uneven, uneven_params, batch)",
+            "Each layer reads what the one before puts out: the second must take 4. A "
+            "bidirectional layer puts out twice its units.",
+            "even = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(4, 2))",
+        ),
+        Entry(
+            "integer inputs",
+            "cell.unroll(params, carry, jnp.ones((7, 5), int))",
+            "Pixels as uint8, or the ids of tokens. Numbers are cast and scaled, ids "
+            "are looked up in a table.",
+            "cell.unroll(params, carry, jnp.ones((7, 5), int).astype(jnp.float32))\n"
+            "reader.unroll(reader_params, reader_carry, jnp.ones(7, int))",
+        ),
+        Entry(
+            "integer input to step",
+            "cell.step(params, carry, jnp.ones(5, int))",
+            "As above, for one step.",
+            "cell.step(params, carry, jnp.ones(5, int).astype(jnp.float32))",
+        ),
+        Entry(
+            "floating tokens",
+            "reader.unroll(reader_params, reader_carry, jnp.ones(7))",
+            "An embedding looks up rows by integers; these ids became floating on "
+            "their way, for example in a NumPy array beside real numbers.",
+            "tokens = jnp.ones(7).astype(jnp.int32)\n"
+            "reader.unroll(reader_params, reader_carry, tokens)",
+        ),
+        Entry(
+            "zero-length time",
+            "cell.unroll(params, carry, jnp.ones((0, 5)))",
+            "An array without steps, often a slice beyond the end.",
+            "cell.unroll(params, carry, xs, mask=jnp.zeros(7, bool))  # no step counts",
+        ),
+        Entry(
+            "zero-length time in a batch",
+            "rnnjax.unroll(cell, params, jnp.ones((3, 0, 5)))",
+            "As above. A single empty sequence in a batch is a length of 0.",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([7, 0, 7]))",
+        ),
+        Entry(
+            "ragged leaves",
+            "rnnjax.pointwise(lambda x: x[0]).unroll((), (), (xs, xs[:6]))",
+            "All arrays of a pytree of inputs share axis 0, the time.",
+            "rnnjax.pointwise(lambda x: x[0]).unroll((), (), (xs, xs))",
+        ),
+    ],
+    "`carry`": [
+        Entry(
+            "carry of another structure",
+            "cell.unroll(params, jnp.zeros(4), xs)",
+            "An LSTM has two states. What a cell carries is `rnnjax.carry_spec(cell)`.",
+            "cell.unroll(params, cell.initial_carry(params), xs)",
+        ),
+        Entry(
+            "(h, c) as a plain tuple",
+            "cell.unroll(params, (jnp.zeros(4), jnp.zeros(4)), xs)",
+            "torch and Keras order it (h, c), Flax and TensorFlow (c, h); a plain "
+            "tuple does not say which it is.",
+            "cell.unroll(params, rnnjax.LSTMCarry(c=jnp.zeros(4), h=jnp.zeros(4)), xs)",
+        ),
+        Entry(
+            "no carry",
+            "cell.unroll(params, None, xs)",
+            "A cell's own `unroll` makes no carry; `rnnjax.unroll` does.",
+            "cell.unroll(params, cell.initial_carry(params), xs)",
+        ),
+        Entry(
+            "carry of the wrong shape",
+            "cell.unroll(params, rnnjax.LSTMCarry(jnp.zeros(6), jnp.zeros(6)), xs)",
+            "A carry from a cell of another size.",
+            "cell.unroll(params, cell.initial_carry(params), xs)",
+        ),
+        Entry(
+            "carry of a batch",
+            "many = rnnjax.LSTMCarry(jnp.zeros((3, 4)), jnp.zeros((3, 4)))\n"
+            "cell.unroll(params, many, xs)",
+            "The carry of a batch, as `rnnjax.unroll` returns it, at a cell's own "
+            "`unroll`.",
+            "many = rnnjax.LSTMCarry(jnp.zeros((3, 4)), jnp.zeros((3, 4)))\n"
+            "rnnjax.unroll(cell, params, batch, carry=many)",
+        ),
+        Entry(
+            "carry of one example in a batch",
+            "rnnjax.unroll(cell, params, batch, carry=carry)",
+            "Each example of a batch has a carry. The initial one is made if none is "
+            "given.",
+            "many = jax.tree.map(lambda a: jnp.stack([a] * 3), carry)\n"
+            "rnnjax.unroll(cell, params, batch, carry=many)",
+        ),
+        Entry(
+            "carry of the wrong dtype",
+            "half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), carry)\n"
+            "cell.unroll(params, half, xs)",
+            "The carry has the dtype of the params; one of them was cast without the "
+            "other.",
+            "as_params = jax.tree.map(lambda a: a.astype(jnp.float32), carry)\n"
+            "cell.unroll(params, as_params, xs)",
+        ),
+        Entry(
+            "carry of the wrong dtype in step",
+            "half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), carry)\n"
+            "cell.step(params, half, xs[0])",
+            "As above, for one step.",
+            "cell.step(params, cell.initial_carry(params), xs[0])",
+        ),
+        Entry(
+            "carry of a stack with an entry missing",
+            "deep.unroll(deep_params, (carry,), xs)",
+            "The carry of a stack has an entry for each layer, `()` for those without "
+            "a memory.",
+            "deep.unroll(deep_params, deep.initial_carry(deep_params), xs)",
+        ),
+        Entry(
+            "carry of a stack in the wrong order",
+            "deep.unroll(deep_params, deep_carry[::-1], xs)",
+            "The entries stand in the order of the layers.",
+            "deep.unroll(deep_params, deep_carry, xs)",
+        ),
+    ],
+    "`lengths`": [
+        Entry(
+            "lengths longer than time",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, 8, 7]))",
+            "A sequence was cut when it was padded, and its length was not; or the "
+            "length counts from another place.",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, 7, 7]))",
+        ),
+        Entry(
+            "negative lengths",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, -1, 7]))",
+            "Often a length of which one was taken away.",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, 0, 7]))",
+        ),
+        Entry(
+            "lengths of the wrong shape",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([[5, 6, 7]]))",
+            "One integer for each sequence of the batch, in one axis.",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, 6, 7]))",
+        ),
+        Entry(
+            "floating lengths",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5.0, 6.0, 7.0]))",
+            "Lengths count steps.",
+            "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, 6, 7]))",
+        ),
+    ],
+    "`mask` and `reset`": [
+        Entry(
+            "mask of the wrong shape",
+            "cell.unroll(params, carry, xs, mask=jnp.ones(6, bool))",
+            "One flag for each time step of `xs`.",
+            "cell.unroll(params, carry, xs, mask=jnp.ones(7, bool))",
+        ),
+        Entry(
+            "mask of a batch",
+            "cell.unroll(params, carry, xs, mask=jnp.ones((3, 7), bool))",
+            "A cell's own `unroll` walks one sequence.",
+            "rnnjax.unroll(cell, params, batch, mask=jnp.ones((3, 7), bool))",
+        ),
+        Entry(
+            "mask of the wrong shape for a batch",
+            "rnnjax.unroll(cell, params, batch, mask=jnp.ones(7, bool))",
+            "In a batch each sequence has its mask.",
+            "mask = jnp.broadcast_to(jnp.ones(7, bool), (3, 7))\n"
+            "rnnjax.unroll(cell, params, batch, mask=mask)",
+        ),
+        Entry(
+            "mask of the wrong dtype",
+            "cell.unroll(params, carry, xs, mask=jnp.ones(7))",
+            "A mask chooses; numbers would be weights, which belong into the loss.",
+            "cell.unroll(params, carry, xs, mask=jnp.ones(7) != 0)",
+        ),
+        Entry(
+            "mask of the wrong dtype for a batch",
+            "rnnjax.unroll(cell, params, batch, mask=jnp.ones((3, 7), int))",
+            "As above; many data sets store masks as 0 and 1.",
+            "rnnjax.unroll(cell, params, batch, mask=jnp.ones((3, 7), int) != 0)",
+        ),
+        Entry(
+            "reset of the wrong shape",
+            "cell.unroll(params, carry, xs, reset=jnp.ones(6, bool))",
+            "One flag for each time step of `xs`. From `done` flags: a reset stands "
+            "one step later.",
+            "done = jnp.zeros(7, bool).at[3].set(True)\n"
+            "starts = jnp.roll(done, 1).at[0].set(True)\n"
+            "cell.unroll(params, carry, xs, reset=starts)",
+        ),
+        Entry(
+            "reset of the wrong dtype",
+            "cell.unroll(params, carry, xs, reset=jnp.ones(7, int))",
+            "A reset is a flag.",
+            "cell.unroll(params, carry, xs, reset=jnp.ones(7, int) != 0)",
+        ),
+        Entry(
+            "reset of a backward cell",
+            "both.unroll(both_params, both_carry, xs, reset=jnp.ones(6, bool))",
+            "Backwards the same flags are used, one for each step.",
+            "both.unroll(both_params, both_carry, xs, reset=jnp.ones(7, bool))",
+        ),
+        Entry(
+            "reset to a carry of the wrong shape",
+            "three = rnnjax.LSTMCarry(jnp.zeros(3), jnp.zeros(3))\n"
+            "start = rnnjax.Reset(jnp.ones(7, bool), three)\n"
+            "cell.unroll(params, carry, xs, reset=start)",
+            "What a `Reset` brings is a carry of this very cell.",
+            "start = rnnjax.Reset(jnp.ones(7, bool), carry)\n"
+            "cell.unroll(params, carry, xs, reset=start)",
+        ),
+        Entry(
+            "reset of a stack to too few carries",
+            "start = rnnjax.Reset(jnp.ones(7, bool), (carry,))\n"
+            "deep.unroll(deep_params, deep_carry, xs, reset=start)",
+            "For a stack it is a tuple with an entry for each layer.",
+            "start = rnnjax.Reset(jnp.ones(7, bool), deep_carry)\n"
+            "deep.unroll(deep_params, deep_carry, xs, reset=start)",
+        ),
+    ],
+    "`key`": [
+        Entry(
+            "legacy key",
+            "cell.init(jax.random.PRNGKey(0))",
+            "`PRNGKey` makes a plain array of two integers, which nothing can tell "
+            "from data. A typed key is another dtype.",
+            "cell.init(jax.random.key(0))",
+        ),
+        Entry(
+            "missing key",
+            "cell.init(None)",
+            "There is no hidden seed: the same key makes the same params.",
+            "cell.init(jax.random.key(0))",
+        ),
+        Entry(
+            "a number as a key",
+            "deep.init(0)",
+            "A seed is not yet a key.",
+            "deep.init(jax.random.key(0))",
+        ),
+        Entry(
+            "several keys",
+            "cell.init(jax.random.split(key))",
+            "One key makes one set of params. For an ensemble map over the keys.",
+            "jax.vmap(cell.init)(jax.random.split(key))",
+        ),
+        Entry(
+            "legacy key in unroll",
+            "cell.unroll(params, carry, xs, key=jax.random.PRNGKey(0))",
+            "As above. Cells without random numbers refuse it too, so that it shows "
+            "before dropout is put in.",
+            "cell.unroll(params, carry, xs, key=jax.random.key(0))",
+        ),
+        Entry(
+            "legacy key for a batch",
+            "rnnjax.unroll(cell, params, batch, key=jax.random.PRNGKey(0))",
+            "As above. One key is enough: it is split for the examples.",
+            "rnnjax.unroll(cell, params, batch, key=jax.random.key(0))",
+        ),
+    ],
+    "Making a cell": [
+        Entry(
+            "hidden size of zero",
+            "rnnjax.lstm(5, 0)",
+            "Sizes are positive integers.",
+            "rnnjax.lstm(5, 8)",
+        ),
+        Entry(
+            "floating input size",
+            "rnnjax.gru(5.0, 4)",
+            "Often the result of `/`; write `//`.",
+            "rnnjax.gru(10 // 2, 4)",
+        ),
+        Entry(
+            "an array as an argument of a cell",
+            "rnnjax.lstm(5, 4, forget_bias=jnp.ones(4))",
+            "A cell is static and hashed by its arguments. Arrays are params: replace "
+            "them there.",
+            "params._replace(b=params.b.at[4:8].set(jnp.ones(4)))  # gates i f g o",
+        ),
+        Entry(
+            "dropout of everything",
+            "rnnjax.dropout(1.0)",
+            "The rate is the share that is dropped, not TensorFlow's `keep_prob`.",
+            "rnnjax.dropout(0.1)",
+        ),
+        Entry(
+            "an empty stack",
+            "rnnjax.stack()",
+            "A list of layers that is empty, written with a star.",
+            "rnnjax.stack(rnnjax.lstm(5, 4))",
+        ),
+        Entry(
+            "a list of cells",
+            "rnnjax.stack([rnnjax.lstm(5, 4), rnnjax.gru(4, 2)])",
+            "Layers are arguments.",
+            "layers = [rnnjax.lstm(5, 4), rnnjax.gru(4, 2)]\nrnnjax.stack(*layers)",
+        ),
+    ],
+    "Running a cell": [
+        Entry(
+            "step of a bidirectional cell",
+            "both.step(both_params, both_carry, xs[0])",
+            "Backwards, the first step is the last one of the sequence: there is no "
+            "single step, and no streaming.",
+            "both.unroll(both_params, both_carry, xs)",
+        ),
+        Entry(
+            "residual of unequal sizes",
+            "rnnjax.residual(cell).unroll(params, carry, xs)",
+            "Input and output are added, so they need one shape. A dense layer beside "
+            "the cell makes it.",
+            "wide = rnnjax.parallel(cell, rnnjax.dense(5, 4), merge=jnp.add)\n"
+            "rnnjax.unroll(wide, wide.init(key), batch)",
+        ),
+        Entry(
+            "a name that is not in a trace",
+            'rnnjax.trace(cell, params, carry, xs)["gate"]',
+            "The names are those that the cell gives to `rnnjax.observe`; printing the "
+            "trace shows them.",
+            'rnnjax.trace(cell, params, carry, xs)["f"]',
+        ),
+    ],
+}
+
+
+def entries() -> Iterator[Entry]:
+    """All of them."""
+    for section in SECTIONS.values():
+        yield from section
+
+
+def raised(entry: Entry, names: dict) -> Exception:
+    """What the wrong lines of an entry raise."""
+    try:
+        exec(entry.wrong, dict(names))
+    except Exception as error:
+        return error
+    raise ValueError(f"nothing is raised by {entry.wrong}")
+
+
+def page() -> str:
+    """The whole page."""
+    names: dict = {}
+    exec(NAMES, names)
+    parts = [HEAD]
+    for title, section in SECTIONS.items():
+        parts.append(f"\n## {title}\n")
+        parts += [_section(entry, raised(entry, names)) for entry in section]
+    return "".join(parts)
+
+
+def _section(entry: Entry, error: Exception) -> str:
+    said = f"{type(error).__name__}: {error.args[0]}"
+    lines = textwrap.wrap(said, 86, break_long_words=False, break_on_hyphens=False)
+    lines += getattr(error, "__notes__", [])
+    typed = [f">>> {line}" for line in entry.wrong.split("\n")]
+    shown = "\n".join([*typed, *lines])
+    title = entry.misuse[0].upper() + entry.misuse[1:]
+    return (
+        f"\n### {title}\n\n```pycon\n{shown}\n```\n\n"
+        f"{textwrap.fill(entry.cause, 88)} Write:\n\n```python\n{entry.right}\n```\n"
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

@@ -1,0 +1,313 @@
+"""The sunspots of the next eleven years: an encoder, a decoder, and what is simpler.
+
+    python examples/forecast.py --plot
+
+An LSTM reads the last years, another one starts with its carry and writes the years to
+come, each prediction its next input. Several such models, drawn from different keys,
+are trained side by side by `jax.vmap`, and their mean is the forecast. Beside it stand
+persistence, that all years will be as the last one, and an autoregression that
+statsmodels fits, with as many lags as Akaike's criterion finds. All three know the
+years up to --split only, and are then asked in each of the years behind it.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+import rnnjax
+from rnnjax import training
+
+
+class Windows(NamedTuple):
+    """``past: (n, window)`` and ``future: (n, horizon)``."""
+
+    past: Any
+    future: Any
+
+
+class Params(NamedTuple):
+    """What is trained."""
+
+    encoder: Any
+    decoder: Any
+
+
+class Model(NamedTuple):
+    """The cell that reads and the one that writes; their carries are of one form."""
+
+    encoder: rnnjax.Cell
+    decoder: rnnjax.Cell
+    horizon: int
+
+
+def sunspots() -> tuple[np.ndarray, np.ndarray]:
+    """Years and the mean number of sunspots in each."""
+    try:
+        from statsmodels.datasets import sunspots
+    except ImportError as error:
+        raise FileNotFoundError(
+            "no series: statsmodels is not installed. Write pip install "
+            '"rnnjax[examples]".'
+        ) from error
+    table: Any = sunspots.load_pandas().data
+    return table["YEAR"].to_numpy(int), table["SUNACTIVITY"].to_numpy(float)
+
+
+def scaled(values: Any) -> Any:
+    """Roots: they vary as much at a maximum as at a minimum."""
+    return np.sqrt(values) / 5 - 1.2
+
+
+def unscaled(values: Any) -> np.ndarray:
+    """The inverse, with nothing below zero."""
+    return (5 * np.maximum(np.asarray(values, float) + 1.2, 0)) ** 2
+
+
+def windows(values: np.ndarray, window: int, horizon: int) -> Windows:
+    """All windows of a series and what follows each."""
+    found = np.lib.stride_tricks.sliding_window_view(values, window + horizon)
+    return Windows(found[:, :window], found[:, window:])
+
+
+def init(model: Model, key: Array) -> Params:
+    key_encoder, key_decoder = jax.random.split(key)
+    return Params(model.encoder.init(key_encoder), model.decoder.init(key_decoder))
+
+
+def forecast(model: Model, params: Params, past: Array, key: Array | None) -> Array:
+    """The years to come ``(horizon,)`` of one window ``(window,)``."""
+    carry, _ = model.encoder.unroll(
+        params.encoder,
+        model.encoder.initial_carry(params.encoder),
+        past[:, None],
+        key=key,
+    )
+
+    def follow(t, carry, change, value):
+        value = value + change
+        return rnnjax.Next(value, carry, value, jnp.array(False), value)
+
+    last = past[-1:]
+    given = (model.decoder, params.decoder, (carry, ()), last, follow, last)
+    return rnnjax.raw_unroll(*given, steps=model.horizon).emits[:, 0]
+
+
+def ensemble_loss(model: Model):
+    """The sum over members: each has a gradient of its own."""
+
+    def member(params, batch, key):
+        keys = jax.random.split(key, len(batch.past))
+        found = jax.vmap(lambda past, key: forecast(model, params, past, key))(
+            batch.past, keys
+        )
+        return jnp.mean((found - batch.future) ** 2)
+
+    def loss(params, batch, key):
+        keys = jax.random.split(key, len(jax.tree.leaves(params)[0]))
+        losses = jax.vmap(member, (0, None, 0))(params, batch, keys)
+        return losses.sum(), {"mse": losses.mean()}
+
+    return loss
+
+
+def autoregression(values: np.ndarray, known: int, horizon: int, origins: np.ndarray):
+    """Forecasts ``(n, horizon)`` of an AR fitted to the first values, and its order."""
+    from statsmodels.tsa.ar_model import AutoReg, ar_select_order
+
+    order = max(ar_select_order(values[:known], maxlag=24, ic="aic").ar_lags or [1])
+    constant, *weights = AutoReg(values[:known], lags=order).fit().params
+    found = np.empty((len(origins), horizon))
+    for row, origin in zip(found, origins, strict=True):
+        past = list(values[:origin])
+        for step in range(horizon):
+            past.append(constant + np.dot(weights, past[: -order - 1 : -1]))
+            row[step] = past[-1]
+    return found, order
+
+
+def errors(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Root mean squared errors ``(horizon,)``, one for each year ahead."""
+    return np.sqrt(np.mean((found - truth) ** 2, axis=0))
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--split", type=int, default=1920, help="the last year that is trained on")
+    add("--last", type=int, help="forget all years behind this one")
+    add("--window", type=positive, default=33, help="years that are read")
+    add("--horizon", type=positive, default=11, help="years that are forecast")
+    add("--hidden", type=positive, default=24)
+    add("--dropout", type=float, default=0.5, help="of the encoder's state")
+    add("--members", type=positive, default=8)
+    add("--epochs", type=positive, default=60)
+    add("--batch-size", type=positive, default=32)
+    add("--lr", type=float, default=1e-2, help="peak of the cycle")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=Path("runs/forecast"))
+    add("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add("--plot", action="store_true", help="write a picture to --out")
+    add("--quick", action="store_true", help="5 epochs of 2 members")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.epochs, options.members = min(options.epochs, 5), 2
+    return options
+
+
+def refused(why: Exception | str) -> int:
+    print(f"forecast.py: {why}", file=sys.stderr)
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    began = time.perf_counter()
+    options = parse(arguments)
+    print(training.environment())
+    try:
+        years, values = sunspots()
+    except OSError as error:
+        return refused(error)
+    if options.last is not None:
+        years, values = years[years <= options.last], values[years <= options.last]
+    window, horizon = options.window, options.horizon
+    known = int(np.sum(years <= options.split))
+    examples = known - window - horizon + 1
+    origins = np.arange(known, len(values) - horizon + 1)
+    if examples < options.batch_size or not len(origins):
+        return refused(
+            f"--split {options.split} leaves {max(examples, 0)} windows to train on "
+            f"and {len(origins)} to score on; write a year between {years[0]} and "
+            f"{years[-1]} that leaves {options.batch_size} and 1"
+        )
+    print(
+        f"data sunspots of {years[0]} to {years[-1]}: {examples} windows of {window} "
+        f"years to train on, {len(origins)} to score on, {horizon} years ahead"
+    )
+
+    train = windows(scaled(values[:known]).astype(np.float32), window, horizon)
+    score = windows(values[known - window :], window, horizon)
+    encoder = rnnjax.with_dropout(
+        rnnjax.lstm(1, options.hidden), state=options.dropout, per="sequence"
+    )
+    decoder = rnnjax.stack(
+        rnnjax.lstm(1, options.hidden), rnnjax.dense(options.hidden, 1)
+    )
+    model = Model(encoder, decoder, horizon)
+    key_init, key_train = jax.random.split(jax.random.key(options.seed))
+    params = jax.vmap(lambda key: init(model, key))(
+        jax.random.split(key_init, options.members)
+    )
+    count = training.parameter_count(params) // options.members
+    print(f"model {options.members} times {encoder} to {decoder}, {count} parameters")
+
+    def apply(params, past):
+        def one(past):
+            return jax.vmap(lambda p: forecast(model, p, past, None))(params)
+
+        return jax.vmap(one)(past)
+
+    past = jnp.asarray(scaled(score.past), jnp.float32)
+
+    def read(params):
+        # The mean of roots, squared, would be low wherever the members disagree.
+        return unscaled(training.predict(apply, params, past)).mean(axis=1)
+
+    def evaluate(params):
+        return {"test_rmse": np.sqrt(np.mean((read(params) - score.future) ** 2))}
+
+    updates = examples // options.batch_size * options.epochs
+    schedule = optax.cosine_onecycle_schedule(updates, options.lr)
+    optimizer = optax.adamw(schedule, weight_decay=0.05)
+    state = training.init(params, optimizer, key_train)
+    names = ("split", "last", "window", "horizon", "hidden", "dropout", "members")
+    names += ("epochs", "batch_size", "lr", "seed")
+    config = {name: getattr(options, name) for name in names}
+    history = []
+    if options.resume:
+        try:
+            state, history = training.resume(options.out, state, config)
+        except (OSError, ValueError) as error:
+            return refused(error)
+    state, history = training.fit(
+        training.epoch(ensemble_loss(model), optimizer, batch_size=options.batch_size),
+        state,
+        train,
+        epochs=options.epochs,
+        out=options.out,
+        config=config,
+        evaluate=evaluate,
+        history=history,
+    )
+
+    linear, order = autoregression(values, known, horizon, origins)
+    found = {
+        "persistence": np.repeat(score.past[:, -1:], horizon, axis=1),
+        f"AR({order})": np.maximum(linear, 0),
+        "encoder-decoder": read(state.params),
+    }
+    ahead = "".join(f"{year:7}" for year in range(1, horizon + 1))
+    print(f"root mean squared error, years ahead{ahead}")
+    for name, forecasts in found.items():
+        row = "".join(f"{e:7.1f}" for e in errors(forecasts, score.future))
+        print(f"{name:36}{row}")
+    if options.plot:
+        plot(options.out / "forecast.png", years, values, known, found, score.future)
+    for name, forecasts in found.items():
+        rmse = np.sqrt(np.mean((forecasts - score.future) ** 2))
+        print(f"final {name}  test_rmse {rmse:.2f}")
+    print(
+        f"final training {sum(record['seconds'] for record in history):.1f} s  "
+        f"in all {time.perf_counter() - began:.1f} s"
+    )
+    return 0
+
+
+def plot(path: Path, years, values, known: int, found, truth: np.ndarray) -> None:
+    """Forecasts from a few years, and the error for each year ahead."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), dpi=120, layout="constrained")
+    series, by_year = figure.subplots(1, 2, width_ratios=[2.2, 1])
+    horizon = truth.shape[1]
+    shown = years >= years[known] - 12
+    series.plot(
+        years[shown], values[shown], color="black", linewidth=1, label="sunspots"
+    )
+    for color, (name, forecasts) in zip(("C7", "C1", "C0"), found.items(), strict=True):
+        for row in range(0, len(forecasts), horizon):
+            ahead = years[known + row : known + row + horizon]
+            label = name if row == 0 else None
+            series.plot(ahead, forecasts[row], color=color, linewidth=1.6, label=label)
+        steps = np.arange(1, horizon + 1)
+        by_year.plot(steps, errors(forecasts, truth), color=color, marker="o", ms=3)
+    for first in range(known, len(values), horizon):
+        series.axvline(years[first] - 0.5, color="0.85", linewidth=0.8, zorder=0)
+    series.set(xlabel="year", title=f"forecasts of {horizon} years, made at each line")
+    series.legend(frameon=False, fontsize=8, ncols=4, loc="upper left")
+    series.set_ylim(0, 1.2 * values.max())
+    by_year.set(xlabel="years ahead", title="root mean squared error")
+    by_year.set_ylim(bottom=0)
+    for axes in (series, by_year):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""Between a model, cells in `stack` and `bidirectional`, and its layers' weights."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from rnnjax import cells, combinators, noise
+from rnnjax.cell import Cell, Params, Spec
+from rnnjax.interop.report import Imported, Report, combine
+from rnnjax.interop.weights import Layer, Weights, check_shapes
+
+
+def layers_of(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Report]:
+    """Walk a model of `stack` and `bidirectional` down to the weights of its layers.
+
+    Raises:
+      ValueError: for a cell that is no stack of recurrent layers.
+    """
+    spec = cell.spec
+    if spec is None:
+        raise ValueError(
+            f"cell is {cell}, made by no constructor, so its equations are unknown; "
+            f"expected lstm, gru or elman, stacked or bidirectional, for {target}. "
+            "Write rnnjax.lstm(...), or convert its params by hand."
+        )
+    make = spec.constructor
+    if make is combinators.stack:
+        _as_many(cell, params, len(spec.cells))
+        parts = [
+            layers_of(part, p, target)
+            for part, p in zip(spec.cells, params, strict=True)
+        ]
+        reports = combine(report for _, report in parts)
+        return [layer for layers, _ in parts for layer in layers], reports
+    if make is combinators.bidirectional:
+        return _both_directions(cell, spec, params, target)
+    if make in (noise.with_dropout, noise.drop_connect):
+        layers, report = layers_of(spec["cell"], params, target)
+        note = f"{spec.name} is left out: it has no weights and acts in training"
+        return layers, combine([report, Report("exact", (note,))])
+    if make is noise.dropout:
+        note = "dropout is left out: it has no weights and acts in training"
+        return [], Report("exact", (note,))
+    return [(_weights_of(cell, spec, params, target),)], Report("exact")
+
+
+def _both_directions(
+    cell: Cell, spec: Spec, params: Params, target: str
+) -> tuple[list[Layer], Report]:
+    forward, backward = spec["forward"], spec["backward"]
+    backward = forward if backward is None else backward
+    if cell != combinators.bidirectional(forward, spec["backward"]):
+        raise ValueError(
+            f"{cell} merges its directions by {spec['merge']}; {target} concatenates "
+            "them. Write rnnjax.bidirectional(forward, backward), and merge behind it."
+        )
+    _as_many(cell, params, 2)
+    pairs = [
+        layers_of(one, p, target)
+        for one, p in zip((forward, backward), params, strict=True)
+    ]
+    if any(len(layers) != 1 or len(layers[0]) != 1 for layers, _ in pairs):
+        raise ValueError(
+            f"{cell} has several layers in one direction; {target} joins both "
+            "directions behind each layer. Write rnnjax.stack(rnnjax.bidirectional("
+            "a), rnnjax.bidirectional(b))."
+        )
+    layer = tuple(layers[0][0] for layers, _ in pairs)
+    return [layer], combine(report for _, report in pairs)
+
+
+def _weights_of(cell: Cell, spec: Spec, params: Params, target: str) -> Weights:
+    kinds = {
+        cells.lstm: "lstm",
+        cells.full_lstm: "lstm",
+        cells.gru: "gru",
+        cells.mgu: "mgu",
+        cells.elman: "elman",
+    }
+    given = dict(spec.arguments)
+    if spec.constructor not in kinds:
+        raise ValueError(
+            f"{cell} has no counterpart in {target}; expected lstm, gru or elman, "
+            "stacked or bidirectional. Convert the recurrent part of the model, its "
+            "entries of cell.spec.cells and of params."
+        )
+    if given.get("coupled") or given.get("layer_norm"):
+        what = "coupled gates" if given["coupled"] else "layer normalisation"
+        raise ValueError(
+            f"{cell} has {what}, which {target} does not have; no other weights give "
+            "the same function. Export a cell without."
+        )
+    kind = kinds[spec.constructor]
+    names = ("activation", "cell_clip", "projection_clip")
+    extra = {name: given[name] for name in names if name in given}
+    fields = getattr(params, "_asdict", dict)()
+    # Copies, for NumPy's views of JAX arrays cannot be written to, and torch warns.
+    arrays = {
+        name: np.array(fields[name])
+        for name in Weights._fields
+        if fields.get(name) is not None
+    }
+    if not {"w_ih", "w_hh", "b"} <= arrays.keys():
+        raise ValueError(
+            f"params of {cell} are {type(params).__name__} with the fields "
+            f"{sorted(fields)}; expected those of cell.init(key). Write the params "
+            "that belong to this cell."
+        )
+    weights = Weights(kind=kind, **arrays, **extra)
+    check_shapes(weights, repr(cell))
+    if weights.input_size != spec["input_size"]:
+        raise ValueError(
+            f"params of {cell} have w_ih of shape {weights.w_ih.shape}; expected "
+            f"{spec['input_size']} rows. Write the params that belong to this cell."
+        )
+    return weights
+
+
+def _as_many(cell: Cell, params: Any, count: int) -> None:
+    if not isinstance(params, Sequence) or len(params) != count:
+        raise ValueError(
+            f"params of {cell} are {type(params).__name__}; expected a tuple of "
+            f"{count}, as cell.init(key) gives."
+        )
+
+
+def cell_of(layers: Sequence[Layer], source: str, report: Report) -> Imported:
+    """The cell that the weights of its layers make, in `stack` and `bidirectional`.
+
+    Raises:
+      ValueError: for shapes that contradict each other.
+    """
+    made, reports, size = [], [report], None
+    for k, layer in enumerate(layers):
+        where = f"layer {k} of {source}"
+        for weights in layer:
+            check_shapes(weights, where)
+            if size is not None and weights.input_size != size:
+                raise ValueError(
+                    f"{where} takes {weights.input_size} features, the one before it "
+                    f"gives {size}; expected layers that follow each other. Convert "
+                    "them one at a time, or give their arrays in the order of the "
+                    "layers."
+                )
+        directions = [_leaf(weights) for weights in layer]
+        reports += [r for _, _, r in directions]
+        cell, params, _ = directions[0]
+        if len(directions) == 2:
+            forward, backward = (c for c, _, _ in directions)
+            same = None if forward == backward else backward
+            cell = combinators.bidirectional(forward, same)
+            params = tuple(p for _, p, _ in directions)
+        made.append((cell, params))
+        size = sum(weights.output_size for weights in layer)
+    if len(made) == 1:
+        ((cell, params),) = made
+        return Imported(cell, params, combine(reports))
+    cell = combinators.stack(*(c for c, _ in made))
+    return Imported(cell, tuple(p for _, p in made), combine(reports))
+
+
+def _leaf(weights: Weights) -> tuple[Cell, Params, Report]:
+    sizes = weights.input_size, weights.hidden_size
+    arrays, report = _jax_arrays(weights)
+    w_ih, w_hh, b = arrays["w_ih"], arrays["w_hh"], arrays["b"]
+    b_hn, activation = arrays["b_hn"], weights.activation
+    options: dict[str, Any] = {}
+    if activation is not jnp.tanh:
+        options["activation"] = activation
+    if weights.kind == "elman":
+        params = cells.ElmanParams(w_ih, w_hh, b)
+        return cells.elman(*sizes, **options), params, report
+    if weights.kind == "gru":
+        cell = cells.gru(*sizes, reset_after=b_hn is not None)
+        return cell, cells.GRUParams(w_ih, w_hh, b, b_hn), report
+    if weights.kind == "mgu":
+        cell = cells.mgu(*sizes, reset_after=b_hn is not None)
+        return cell, cells.MGUParams(w_ih, w_hh, b, b_hn), report
+    peepholes, w_proj = arrays["peepholes"], arrays["w_proj"]
+    clips = weights.cell_clip, weights.projection_clip
+    if (peepholes, w_proj, *clips) == (None,) * 4:
+        return cells.lstm(*sizes, **options), cells.LSTMParams(w_ih, w_hh, b), report
+    cell = cells.full_lstm(
+        *sizes,
+        peepholes=peepholes is not None,
+        projection_size=None if w_proj is None else weights.output_size,
+        cell_clip=clips[0],
+        projection_clip=clips[1],
+        **options,
+    )
+    params = cells.FullLSTMParams(w_ih, w_hh, b, peepholes, w_proj, norm=None)
+    return cell, params, report
+
+
+def _jax_arrays(weights: Weights) -> tuple[dict[str, Any], Report]:
+    """As arrays of JAX, and what their rounding to its default precision lost."""
+    made: dict[str, Any] = {}
+    lost, notes = 0.0, ()
+    for name, value in weights._asdict().items():
+        made[name] = value
+        if isinstance(value, np.ndarray):
+            made[name] = jnp.asarray(value)
+            if made[name].dtype != value.dtype:
+                back = np.asarray(made[name]).astype(value.dtype)
+                lost = max(lost, float(np.abs(back - value).max(initial=0)))
+    if lost:
+        notes = (
+            f"float64 weights were rounded to float32, by up to {lost:.1e}; set "
+            "jax_enable_x64 to keep them",
+        )
+    return made, Report("lossy" if lost else "exact", notes)

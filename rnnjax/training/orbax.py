@@ -1,0 +1,133 @@
+"""Orbax checkpoints of the training state, for those who have the rest of orbax in use.
+
+`rnnjax.training.save` needs nothing but NumPy and is what `rnnjax.training.fit` writes.
+Orbax adds what large runs want: sharded arrays, asynchronous saving, several versions
+with a policy, remote storage. It is imported here and nowhere else; install
+``orbax-checkpoint`` to use it.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+
+def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
+    """Write a pytree of arrays and some JSON to a new folder, by orbax.
+
+    The folder has the items ``state`` and ``metadata``. Orbax writes it under another
+    name and renames it once it is complete.
+
+    Args:
+      path: the folder, which must not exist; number them, or use a
+        ``CheckpointManager`` with `without_keys`.
+      state: any pytree, such as a `rnnjax.training.TrainState`.
+      metadata: a dict of JSON, such as the run's configuration.
+
+    >>> import pathlib, tempfile
+    >>> import jax.numpy as jnp, rnnjax.training.orbax
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "checkpoint"
+    ...     rnnjax.training.orbax.save(path, {"w": jnp.ones(2)}, {"epoch": 3})
+    ...     print(sorted(item.name for item in path.iterdir() if item.is_dir()))
+    ['metadata', 'state']
+    """
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        checkpointer.save(
+            Path(path).absolute(),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(without_keys(state)),
+                metadata=ocp.args.JsonSave(metadata),
+            ),
+        )
+
+
+def restore(path: str | os.PathLike[str], template: Any) -> tuple[Any, Any]:
+    """Read what `save` wrote: ``(state, metadata)``, the state shaped as ``template``.
+
+    Args:
+      path: the folder.
+      template: a pytree of arrays or `jax.ShapeDtypeStruct`, such as a new state. Its
+        arrays' shardings are those of the state; without any it is the default device.
+
+    Raises:
+      FileNotFoundError: where there is no folder.
+      ValueError: from orbax, for shapes or names that are not those of the template.
+
+    >>> import pathlib, tempfile
+    >>> import jax, optax, rnnjax, rnnjax.training.orbax
+    >>> cell, optimizer = rnnjax.gru(3, 4), optax.adam(1e-3)
+    >>> def start(key):
+    ...     return rnnjax.training.init(cell.init(key), optimizer, key)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "checkpoint"
+    ...     rnnjax.training.orbax.save(path, start(jax.random.key(0)), {"hidden": 4})
+    ...     template = jax.eval_shape(start, jax.random.key(1))
+    ...     state, metadata = rnnjax.training.orbax.restore(path, template)
+    >>> state.params.w_hh.shape, state.key.dtype, metadata
+    ((4, 12), key<fry>, {'hidden': 4})
+    """
+    if not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected a folder that rnnjax.training.orbax.save "
+            "wrote. Start without resuming, or write the folder of an earlier run."
+        )
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        found = checkpointer.restore(
+            Path(path).absolute(),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(without_keys(template)),
+                metadata=ocp.args.JsonRestore(),
+            ),
+        )
+    return with_keys(found.state, template), found.metadata
+
+
+def without_keys(state: Any) -> Any:
+    """The state as orbax takes it in every version: typed keys as their integers.
+
+    >>> import jax, rnnjax.training.orbax
+    >>> rnnjax.training.orbax.without_keys({"key": jax.random.key(7)})
+    {'key': Array([0, 7], dtype=uint32)}
+    """
+
+    def one(leaf):
+        if not _is_key(leaf):
+            return leaf
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            return jax.eval_shape(jax.random.key_data, leaf)
+        return jax.random.key_data(leaf)
+
+    return jax.tree.map(one, state)
+
+
+def with_keys(state: Any, template: Any) -> Any:
+    """What `without_keys` was given, keys of the kinds that the template has.
+
+    >>> import jax, rnnjax.training.orbax
+    >>> template = {"key": jax.random.key(0)}
+    >>> state = rnnjax.training.orbax.without_keys({"key": jax.random.key(7)})
+    >>> rnnjax.training.orbax.with_keys(state, template)["key"].dtype
+    key<fry>
+    """
+
+    def one(wanted, leaf):
+        if not _is_key(wanted):
+            return leaf
+        return jax.random.wrap_key_data(leaf, impl=_implementation(wanted))
+
+    return jax.tree.map(one, template, state)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def _implementation(key: Any) -> Any:
+    """Of an array or of a shape alone: JAX answers for traced keys, not for shapes."""
+    found = []
+    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
+    return found[0]

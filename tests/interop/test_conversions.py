@@ -1,0 +1,426 @@
+"""What conversions say and refuse, ONNX's layout, files, and what is imported."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnnjax
+from rnnjax import interop
+
+EXPORTS = [
+    "cudnn", "equinox", "haiku", "keras", "linen", "nnx", "onnx_weights",
+    "tensorflow1", "torch",
+]  # fmt: skip
+
+
+def random_params(cell):
+    shapes = jax.eval_shape(cell.init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape) * 0.7), shapes)
+
+
+def refusals():
+    """Each cell, the libraries that do not have it, and the reason they give."""
+    before = rnnjax.gru(2, 3, reset_after=False)
+    everyone = set(EXPORTS)
+    yield before, everyone - {"keras", "haiku", "tensorflow1", "onnx_weights"}, "reset"
+    yield rnnjax.gru(2, 3), {"haiku"}, "different functions"
+    yield rnnjax.mgu(2, 3, reset_after=True), everyone - {"linen"}, "no cell like mgu"
+    yield rnnjax.mgu(2, 3), {"linen"}, "different functions"
+    yield rnnjax.elman(2, 3), {"haiku", "equinox"}, "no other|no cell"
+    yield (
+        rnnjax.lstm(2, 3, activation=jax.nn.relu),
+        {"torch", "cudnn", "haiku", "equinox"},
+        "another activation|no other",
+    )
+    yield rnnjax.full_lstm(2, 3, peepholes=True), everyone - {
+        "tensorflow1", "onnx_weights"}, "peepholes"  # fmt: skip
+    yield rnnjax.full_lstm(2, 3, projection_size=2), everyone - {
+        "tensorflow1", "torch"}, "projection"  # fmt: skip
+    yield rnnjax.full_lstm(2, 3, cell_clip=1.0), everyone - {"tensorflow1"}, "clips"
+    yield rnnjax.full_lstm(2, 3, coupled=True), everyone, "coupled"
+    yield rnnjax.full_lstm(2, 3, layer_norm="gates"), everyone, "layer norm"
+    yield rnnjax.bidirectional(rnnjax.lstm(2, 3)), {"haiku", "equinox"}, "bidirectional"
+    yield (
+        rnnjax.bidirectional(rnnjax.lstm(2, 3), merge=jnp.add),
+        everyone,
+        "merges its directions",
+    )
+    yield rnnjax.reverse(rnnjax.lstm(2, 3)), everyone - {"onnx_weights"}, "counterpart"
+    yield rnnjax.stack(rnnjax.lstm(2, 3), rnnjax.dense(3, 1)), everyone, "counterpart"
+    yield rnnjax.learned_carry(rnnjax.lstm(2, 3)), everyone, "counterpart"
+    yield (
+        rnnjax.stack(rnnjax.lstm(2, 3), rnnjax.lstm(3, 4)),
+        {"torch", "cudnn"},
+        "different kinds, sizes",
+    )
+    yield rnnjax.stack(rnnjax.lstm(2, 3), rnnjax.lstm(3, 3)), {"onnx_weights"}, "one"
+
+
+@pytest.mark.parametrize(
+    ("cell", "library", "reason"),
+    [
+        pytest.param(cell, library, reason, id=f"{cell} to {library}")
+        for cell, libraries, reason in refusals()
+        for library in sorted(libraries)
+    ],
+)
+def test_refused_with_the_reason(cell, library, reason):
+    shapes = jax.eval_shape(cell.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: np.ones(s.shape, s.dtype), shapes)
+    with pytest.raises(ValueError, match=reason):
+        getattr(interop, f"to_{library}")(cell, params)
+
+
+def ones(*shape):
+    return np.ones(shape, np.float32)
+
+
+LSTM = {"weight_ih_l0": ones(12, 2), "weight_hh_l0": ones(12, 3)}
+KERAS_GRU = {"kernel": ones(2, 9), "recurrent_kernel": ones(3, 9)}
+MGU = {"if": {"kernel": ones(2, 3)}, "in": {"kernel": ones(2, 3)},
+       "hf": {"kernel": ones(3, 3)}, "hn": {"kernel": ones(3, 3)}}  # fmt: skip
+TF1 = {"rnn/lstm_cell/kernel": ones(5, 12), "rnn/lstm_cell/bias": ones(12)}
+MISTAKES = {
+    "a whole model": (
+        lambda: interop.from_torch({f"encoder.{k}": a for k, a in LSTM.items()}),
+        "prefix='encoder.lstm.'",
+    ),
+    "a prefix of nothing": (
+        lambda: interop.from_torch(LSTM, prefix="decoder."),
+        "there are 'weight_ih_l0'",
+    ),
+    "half a layer": (
+        lambda: interop.from_torch({"weight_ih_l0": ones(12, 2)}),
+        "no 'weight_hh'",
+    ),
+    "a layer left out": (
+        lambda: interop.from_torch(LSTM | {"weight_ih_l2": ones(12, 3)}),
+        "layer 1 of torch",
+    ),
+    "rows of no cell": (
+        lambda: interop.from_torch({"weight_ih": ones(6, 2), "weight_hh": ones(6, 3)}),
+        "4, 3 or 1 times",
+    ),
+    "biases that do not fit": (
+        lambda: interop.from_torch(LSTM | {"bias_ih_l0": ones(3)}),
+        "bias_ih has shape",
+    ),
+    "relu for an LSTM": (
+        lambda: interop.from_torch(LSTM, activation=jax.nn.relu),
+        "Leave activation out",
+    ),
+    "integers": (
+        lambda: interop.from_torch({k: a.astype(np.int8) for k, a in LSTM.items()}),
+        "quantised",
+    ),
+    "a dense layer of Keras": (
+        lambda: interop.from_keras(
+            {"a/gru_cell/" + k: a for k, a in KERAS_GRU.items()}
+            | {"a/gru_cell/bias": ones(9), "dense/kernel": ones(3, 1)}
+        ),
+        "'dense' of Keras has no 'recurrent_kernel'",
+    ),
+    "a GRU of Keras without bias": (
+        lambda: interop.from_keras(KERAS_GRU),
+        "Write reset_after=True",
+    ),
+    "a GRU of Keras that resets elsewhere": (
+        lambda: interop.from_keras(KERAS_GRU | {"bias": ones(9)}, reset_after=True),
+        "two rows",
+    ),
+    "one direction": (
+        lambda: interop.from_keras(
+            {"forward_gru/gru_cell/" + k: a for k, a in KERAS_GRU.items()}
+        ),
+        "expected both",
+    ),
+    "an MGU without a reset gate": (
+        lambda: interop.from_linen({"cell": MGU}),
+        "reset_gate=False",
+    ),
+    "layers that do not follow": (
+        lambda: interop.from_equinox(
+            {
+                str(k): {"weight_ih": ones(12, 2), "weight_hh": ones(12, 3)}
+                for k in range(2)
+            }
+        ),
+        "the one before it gives 3",
+    ),
+    "other variables of a checkpoint": (
+        lambda: interop.from_tensorflow1(TF1 | {"dense/kernel": ones(3, 1)}),
+        "prefix='rnn/'",
+    ),
+    "a counter of a checkpoint": (
+        lambda: interop.from_tensorflow1(TF1 | {"global_step": np.array(1)}),
+        "'global_step'",
+    ),
+    "a buffer of another size": (
+        lambda: interop.from_cudnn(
+            {"weights": ones(10)}, kind="gru", input_size=2, hidden_size=3
+        ),
+        r"expected \(63,\)",
+    ),
+    "a dense layer of Haiku": (
+        lambda: interop.from_haiku(
+            {
+                "lstm/linear": {"w": ones(5, 12), "b": ones(12)},
+                "linear": {"w": ones(3, 1)},
+            }
+        ),
+        "'linear/w'",
+    ),
+    "an ONNX clip": (
+        lambda: interop.from_onnx_weights(
+            "GRU", {"W": ones(1, 9, 2), "R": ones(1, 9, 3)}, {"clip": 3.0}
+        ),
+        "clip",
+    ),
+    "an ONNX gate": (
+        lambda: interop.from_onnx_weights(
+            "GRU",
+            {"W": ones(1, 9, 2), "R": ones(1, 9, 3)},
+            {"activations": ["HardSigmoid", "Tanh"]},
+        ),
+        "activations is",
+    ),
+    "params of another cell": (
+        lambda: interop.to_torch(
+            rnnjax.lstm(2, 3), rnnjax.gru(2, 3).init(jax.random.key(0))
+        ),
+        "expected",
+    ),
+    "params of another size": (
+        lambda: interop.to_torch(
+            rnnjax.lstm(2, 3), rnnjax.lstm(4, 3).init(jax.random.key(0))
+        ),
+        "expected 2 rows",
+    ),
+    "one of two params": (
+        lambda: interop.to_torch(
+            rnnjax.bidirectional(rnnjax.lstm(2, 3)),
+            rnnjax.lstm(2, 3).init(jax.random.key(0)),
+        ),
+        "tuple of 2",
+    ),
+    "a cell of one's own": (
+        lambda: interop.to_torch(rnnjax.Cell(*[print] * 4), ()),  # pyright: ignore
+        "made by no constructor",
+    ),
+}
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes_are_named(name):
+    call, match = MISTAKES[name]
+    with pytest.raises(ValueError, match=match):
+        call()
+
+
+def test_layers_stand_in_numerical_order():
+    cell = rnnjax.stack(*[rnnjax.elman(3, 3)] * 12)
+    params = random_params(cell)
+    arrays = interop.to_linen(cell, params).arrays
+    shuffled = {name: arrays[name] for name in sorted(arrays)}
+    assert [*shuffled] != [*arrays]
+    found = interop.from_linen(shuffled)
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    assert "layers_9/cell, layers_10/cell" in found.report.notes[0]
+
+
+@pytest.mark.float32
+def test_rounding_is_a_loss():
+    arrays = {k: a * np.float64(0.1) for k, a in LSTM.items()}
+    arrays = {k: a.astype(np.float64) + 1e-12 for k, a in arrays.items()}
+    report = interop.from_torch(arrays).report
+    assert report.verdict == "lossy"
+    assert "rounded to float32" in report.notes[0]
+
+
+@pytest.mark.parametrize("wrap", [rnnjax.with_dropout, rnnjax.drop_connect])
+def test_what_acts_in_training_only_is_left_out_and_said(wrap):
+    options = {"outputs": 0.5} if wrap is rnnjax.with_dropout else {"rate": 0.5}
+    plain = rnnjax.lstm(2, 3)
+    noisy = rnnjax.stack(wrap(plain, **options), rnnjax.dropout(0.1))
+    params = random_params(plain)
+    exported = interop.to_torch(noisy, (params, ()))
+    expected = interop.to_torch(plain, params)
+    jax.tree.map(np.testing.assert_array_equal, exported.arrays, expected.arrays)
+    assert [wrap.__name__ in exported.report.notes[0], len(exported.report.notes)] == [
+        True,
+        2,
+    ]
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def onnx_lstm(x, h, c, w, r, b, p):
+    """The equations of ONNX's LSTM, gates i o f c, as its operators' page has them."""
+    (i, o, f, g), (pi, po, pf) = np.split(x @ w.T + h @ r.T + b, 4), np.split(p, 3)
+    i, f = sigmoid(i + pi * c), sigmoid(f + pf * c)
+    c = f * c + i * np.tanh(g)
+    return sigmoid(o + po * c) * np.tanh(c), c
+
+
+def onnx_gru(x, h, w, r, wb, rb, linear_before_reset):
+    """The equations of ONNX's GRU, gates z r h, as its operators' page has them."""
+    (wz, wr, wh), (rz, rr, rh) = np.split(w, 3), np.split(r, 3)
+    (bz, br, bh), (cz, cr, ch) = np.split(wb, 3), np.split(rb, 3)
+    z = sigmoid(x @ wz.T + h @ rz.T + bz + cz)
+    reset = sigmoid(x @ wr.T + h @ rr.T + br + cr)
+    if linear_before_reset:
+        n = np.tanh(x @ wh.T + reset * (h @ rh.T + ch) + bh)
+    else:
+        n = np.tanh(x @ wh.T + (reset * h) @ rh.T + ch + bh)
+    return (1 - z) * n + z * h
+
+
+XS = np.random.default_rng(1).normal(size=(5, 2))
+
+
+def onnx_direction(op, attributes, arrays, d, xs):
+    w, r = arrays["W"][d], arrays["R"][d]
+    wb, rb = np.split(arrays["B"][d], 2)
+    h = c = np.zeros(attributes["hidden_size"])
+    ys = []
+    for x in xs:
+        if op == "LSTM":
+            p = arrays["P"][d] if "P" in arrays else np.zeros(9)
+            h, c = onnx_lstm(x, h, c, w, r, wb + rb, p)
+        elif op == "GRU":
+            h = onnx_gru(x, h, w, r, wb, rb, attributes["linear_before_reset"])
+        else:
+            (name,) = set(attributes["activations"])
+            act = {"Tanh": np.tanh, "Relu": lambda a: np.maximum(a, 0)}[name]
+            h = act(x @ w.T + h @ r.T + wb + rb)
+        ys.append(h)
+    return np.stack(ys)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        rnnjax.lstm(2, 3),
+        rnnjax.full_lstm(2, 3, peepholes=True),
+        rnnjax.gru(2, 3),
+        rnnjax.gru(2, 3, reset_after=False),
+        rnnjax.elman(2, 3, activation=jax.nn.relu),
+        rnnjax.bidirectional(rnnjax.gru(2, 3)),
+        rnnjax.bidirectional(rnnjax.full_lstm(2, 3, peepholes=True), rnnjax.lstm(2, 3)),
+        rnnjax.reverse(rnnjax.lstm(2, 3)),
+    ],
+    ids=repr,
+)
+def test_onnx_weights_in_the_equations_of_its_operators(cell):
+    params = random_params(cell)
+    node = interop.to_onnx_weights(cell, params)
+    directions = {"forward": [0], "reverse": [1], "bidirectional": [0, 1]}
+    ys = [
+        onnx_direction(node.op, node.attributes, node.arrays, d, XS[:: 1 - 2 * back])[
+            :: 1 - 2 * back
+        ]
+        for d, back in enumerate(directions[node.attributes["direction"]])
+    ]
+    expected = cell.unroll(params, cell.initial_carry(params), jnp.asarray(XS))[1]
+    np.testing.assert_allclose(np.concatenate(ys, -1), expected, atol=1e-10)
+
+    # From ONNX with both biases and torn apart, as other exporters write it.
+    rng = np.random.default_rng(2)
+    both = rng.normal(size=node.arrays["B"].shape)
+    torn = node.arrays | {"B": both}
+    found = interop.from_onnx_weights(node.op, torn, node.attributes)
+    ys = [
+        onnx_direction(node.op, node.attributes, torn, d, XS[:: 1 - 2 * back])[
+            :: 1 - 2 * back
+        ]
+        for d, back in enumerate(directions[node.attributes["direction"]])
+    ]
+    start = found.cell.initial_carry(found.params)
+    again = found.cell.unroll(found.params, start, jnp.asarray(XS))[1]
+    np.testing.assert_allclose(np.concatenate(ys, -1), again, atol=1e-10)
+    assert found.report.verdict == "exact after merging biases"
+
+
+CUDNN = [
+    rnnjax.stack(*[rnnjax.bidirectional(rnnjax.gru(i, 3)) for i in (2, 6)]),
+    rnnjax.elman(2, 3, activation=jax.nn.relu),
+]
+
+
+@pytest.mark.parametrize("cell", CUDNN, ids=repr)
+def test_cudnn_buffer_is_all_matrices_then_all_biases(cell):
+    params = random_params(cell)
+    exported = interop.to_cudnn(cell, params)
+    arrays = interop.to_torch(cell, params).arrays
+    # As torch concatenates its flat weights: by layer and direction in each half.
+    names = [n for n in arrays if "weight" in n] + [n for n in arrays if "bias" in n]
+    expected = np.concatenate([arrays[name].ravel() for name in names])
+    np.testing.assert_array_equal(exported.arrays["weights"], expected)
+    kind = "elman" if "elman" in repr(cell) else "gru"
+    options = {} if kind == "gru" else {"activation": jax.nn.relu}
+    layers = 2 if kind == "gru" else 1
+    back = interop.from_cudnn(
+        exported.arrays, kind=kind, input_size=2, hidden_size=3, layers=layers,
+        bidirectional=layers == 2, **options,
+    )  # fmt: skip
+    assert back.cell == cell
+    jax.tree.map(np.testing.assert_array_equal, back.params, params)
+
+
+@pytest.mark.parametrize(
+    "cell", [rnnjax.elman(2, 3, activation=jax.nn.relu), rnnjax.full_lstm(
+        2, 3, projection_size=2)], ids=repr)  # fmt: skip
+def test_safetensors_files_come_back(cell, tmp_path):
+    pytest.importorskip("safetensors")
+    params = random_params(cell)
+    path = tmp_path / "cell.safetensors"
+    report = interop.save_safetensors(path, cell, params)
+    assert report.verdict == "exact"
+    back = interop.load_safetensors(path)
+    assert back.cell == cell
+    jax.tree.map(np.testing.assert_array_equal, back.params, params)
+
+
+def test_safetensors_files_are_those_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    files = pytest.importorskip("safetensors.torch")
+    torch.set_num_threads(1)
+    module = torch.nn.LSTM(2, 3, 2, bidirectional=True, batch_first=True)
+    files.save_file(module.state_dict(), tmp_path / "theirs")
+    cell, params, _ = interop.load_safetensors(tmp_path / "theirs")
+    xs = np.random.default_rng(0).normal(size=(4, 5, 2)).astype(np.float32)
+    ys = rnnjax.unroll(cell, params, xs)[1]
+    with torch.no_grad():
+        expected = module(torch.tensor(xs))[0].numpy()
+        np.testing.assert_allclose(ys, expected, atol=1e-5)
+        interop.save_safetensors(tmp_path / "ours", cell, params)
+        fresh = torch.nn.LSTM(2, 3, 2, bidirectional=True, batch_first=True)
+        fresh.load_state_dict(files.load_file(tmp_path / "ours"))
+        np.testing.assert_allclose(fresh(torch.tensor(xs))[0], expected, atol=1e-5)
+
+
+def test_no_other_library_is_imported():
+    code = """
+import sys, rnnjax
+rnnjax.interop.from_torch
+others = {"flax", "torch", "keras", "haiku", "equinox", "tensorflow", "safetensors"}
+print(others & set(sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_every_conversion_has_a_runnable_example():
+    functions = [getattr(interop, n) for n in interop.__all__ if n[0].islower()]
+    assert len(functions) >= 20
+    assert all(">>> " in function.__doc__ for function in functions)

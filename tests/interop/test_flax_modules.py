@@ -1,0 +1,228 @@
+"""Our cells in Flax's own layers and training loops, and linen's cells in ours."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rnnjax
+
+pytest.importorskip("flax")
+import flax.linen as nn
+from flax import nnx
+
+import rnnjax.flax as in_flax
+
+pytestmark = pytest.mark.float32
+
+LENGTHS: Any = np.array([5, 2, 4])
+XS: Any = np.random.default_rng(0).normal(size=(3, 5, 2)).astype(np.float32)
+VALID = (np.arange(5) < LENGTHS[:, None])[..., None]
+CELLS = {
+    "lstm": rnnjax.lstm(2, 3),
+    "stack": rnnjax.stack(rnnjax.gru(2, 4), rnnjax.dense(4, 3)),
+    "learned carry": rnnjax.learned_carry(rnnjax.elman(2, 3)),
+}
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def all_close(found, expected):
+    jax.tree.map(close, found, expected)
+
+
+def moved(tree):
+    """Away from zeros, where a learned carry would not show."""
+    rng = np.random.default_rng(1)
+    return jax.tree.map(
+        lambda a: a + rng.normal(size=a.shape).astype(a.dtype) * 0.3, tree
+    )
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_linen_rnn_equals_unroll(name):
+    cell = CELLS[name]
+    rnn: Any = nn.RNN(in_flax.LinenCell(cell))
+    named = moved(rnn.init(jax.random.key(0), XS)["params"]["cell"])
+    params = in_flax._unnamed(named, cell)
+    assert jax.tree.structure(params) == jax.tree.structure(
+        jax.eval_shape(cell.init, jax.random.key(0))
+    )
+
+    def theirs(named):
+        variables = {"params": {"cell": named}}
+        carry, ys = rnn.apply(variables, XS, seq_lengths=LENGTHS, return_carry=True)
+        return (jnp.where(VALID, ys, 0) ** 2).sum(), (carry, jnp.where(VALID, ys, 0))
+
+    def ours(named):
+        params = in_flax._unnamed(named, cell)
+        carry, ys = rnnjax.unroll(cell, params, XS, lengths=LENGTHS)
+        return (ys**2).sum(), (carry, ys)
+
+    expected = jax.jit(jax.value_and_grad(ours, has_aux=True))(named)
+    found = jax.jit(jax.value_and_grad(theirs, has_aux=True))(named)
+    all_close(found, expected)
+    module: Any = in_flax.LinenCell(cell)
+    by_unroll = functools.partial(
+        module.apply, {"params": named}, XS, lengths=LENGTHS, method="unroll"
+    )
+    all_close(by_unroll(), expected[0][1])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_nnx_rnn_equals_unroll(name):
+    cell = CELLS[name]
+    module: Any = in_flax.NnxCell(cell, rngs=nnx.Rngs(0))
+    nnx.update(module, moved(nnx.state(module, nnx.Param)))
+    rnn: Any = nnx.RNN(module)
+    found = rnn(XS, seq_lengths=LENGTHS, return_carry=True)
+    expected = rnnjax.unroll(cell, module.params, XS, lengths=LENGTHS)
+    all_close((found[0], jnp.where(VALID, found[1], 0)), expected)
+    all_close(module.unroll(XS, lengths=LENGTHS), expected)
+
+
+def test_bidirectional_of_flax_is_ours():
+    cell = rnnjax.gru(2, 3)
+    rnn: Any = nn.Bidirectional(
+        nn.RNN(in_flax.LinenCell(cell)), nn.RNN(in_flax.LinenCell(cell))
+    )
+    params = rnn.init(jax.random.key(0), XS)["params"]
+    ys = rnn.apply({"params": params}, XS, seq_lengths=LENGTHS)
+    both = rnnjax.bidirectional(cell)
+    pair = tuple(
+        in_flax._unnamed(params[name]["cell"], cell)
+        for name in ("forward_rnn", "backward_rnn")
+    )
+    expected = rnnjax.unroll(both, pair, XS, lengths=LENGTHS)[1]
+    close(jnp.where(VALID, ys, 0), expected)
+    # A cell without a step is a module too, by its unroll.
+    module: Any = in_flax.LinenCell(both)
+    variables: Any = module.init(jax.random.key(0), XS, method="unroll")
+    assert variables["params"]["1"]["w_hh"].shape == (3, 9)
+    with pytest.raises(rnnjax.NoStepError):
+        module.apply(variables, (jnp.zeros(3), jnp.zeros(3)), XS[0, 0])
+
+
+def test_linen_training_loop():
+    class Classifier(nn.Module):
+        @nn.compact
+        def __call__(self, xs):
+            rnn: Any = nn.RNN(in_flax.LinenCell(rnnjax.lstm(2, 8)), name="rnn")
+            ys = rnn(xs)
+            return nn.Dense(1)(ys[:, -1])
+
+    model: Any = Classifier()
+    targets = jnp.array([[1.0], [-1.0], [0.5]])
+    params = model.init(jax.random.key(0), XS)["params"]
+    # Optax finds a param by its name, as flax names it.
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    assert "b" in {jax.tree_util.keystr(p[-1:], simple=True) for p, _ in paths}
+    optimizer = optax.adam(0.02)
+    state = optimizer.init(params)
+
+    def loss(params):
+        return ((model.apply({"params": params}, XS) - targets) ** 2).mean()
+
+    @jax.jit
+    def train(params, state):
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), state, value
+
+    losses = []
+    for _ in range(60):
+        params, state, value = train(params, state)
+        losses.append(float(value))
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_nnx_training_loop():
+    class Classifier(nnx.Module):
+        def __init__(self, rngs):
+            cell = in_flax.NnxCell(rnnjax.gru(2, 8), rngs=rngs)
+            self.rnn: Any = nnx.RNN(cell)
+            self.head = nnx.Linear(8, 1, rngs=rngs)
+
+        def __call__(self, xs):
+            return self.head(self.rnn(xs)[:, -1])
+
+    model: Any = Classifier(nnx.Rngs(0))
+    targets = jnp.array([[1.0], [-1.0], [0.5]])
+    optimizer = nnx.Optimizer(model, optax.adam(0.02), wrt=nnx.Param)
+    before = model.rnn.cell.params.w_hh
+
+    @nnx.jit
+    def train(model, optimizer):
+        def loss(model):
+            return ((model(XS) - targets) ** 2).mean()
+
+        value, grads = nnx.value_and_grad(loss)(model)
+        optimizer.update(model, grads)
+        return value
+
+    losses = [float(train(model, optimizer)) for _ in range(60)]
+    assert losses[-1] < 0.05 * losses[0]
+    assert not np.allclose(before, model.rnn.cell.params.w_hh)
+
+
+def test_dropout_draws_with_an_rng_stream_only():
+    cell = rnnjax.with_dropout(rnnjax.gru(2, 3), outputs=0.5)
+    rnn: Any = nn.RNN(
+        in_flax.LinenCell(cell), split_rngs={"params": False, "dropout": True}
+    )
+    variables = rnn.init(jax.random.key(0), XS)
+    calm = rnn.apply(variables, XS)
+    noisy = rnn.apply(variables, XS, rngs={"dropout": jax.random.key(1)})
+    close(calm, rnn.apply(variables, XS))
+    dropped = np.asarray(noisy) == 0
+    assert dropped.any()
+    assert not dropped.all()
+    close(np.asarray(noisy)[~dropped], 2 * np.asarray(calm)[~dropped])
+    # Not the same ones in every example, nor at every step.
+    assert len({row.tobytes() for row in dropped.reshape(-1, 3)}) > 1
+
+
+def test_the_carry_of_a_module_without_variables():
+    plain = in_flax.LinenCell(rnnjax.lstm(2, 3))
+    carry = plain.initialize_carry(jax.random.key(0), (7, 2))
+    assert carry.c.shape == (7, 3)
+    assert not carry.h.any()
+    learned = in_flax.LinenCell(CELLS["learned carry"])
+    with pytest.raises(ValueError, match="computed from the params"):
+        learned.initialize_carry(jax.random.key(0), (7, 2))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.OptimizedLSTMCell(3), nn.GRUCell(3), nn.MGUCell(3, reset_gate=False)],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_linen_cell_keeps_our_contract_and_its_values(module):
+    cell = in_flax.from_linen_cell(module, 2)
+    assert cell == in_flax.from_linen_cell(module.clone(), 2)
+    params = cell.init(jax.random.key(0))
+
+    def ours(params):
+        ys = rnnjax.unroll(cell, params, XS, lengths=LENGTHS)[1]
+        return (ys**2).sum(), ys
+
+    def theirs(params):
+        variables = {"params": {"cell": params}}
+        rnn: Any = nn.RNN(module)
+        ys = rnn.apply(variables, XS, seq_lengths=LENGTHS)
+        return (jnp.where(VALID, ys, 0) ** 2).sum(), jnp.where(VALID, ys, 0)
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(f, has_aux=True))(params) for f in (ours, theirs)
+    )
+    all_close(found, expected)
+
+
+def test_the_contract_of_a_linen_cell():
+    rnnjax.testing.check_cell(in_flax.from_linen_cell(nn.SimpleCell(3), 2), jnp.ones(2))
