@@ -214,26 +214,37 @@ def prepared(name):
     with libraries.quietly():
         network = case.make()
     lengths = LENGTHS if getattr(network, "ragged", True) else None
-    width = rnnjax.output_spec(case.cell, XS[0, 0]).shape[-1]
-    weight = np.random.default_rng(2).normal(size=(BATCH, TIME, width))
+    weight = weight_for(case.cell)
     if case.library == "torch":
         shapes = {name: tuple(a.shape) for name, a in network.state_dict().items()}
         theirs = functools.partial(libraries.torch_run, network, lengths, weight)
     else:
         shapes = network.shapes
         theirs = libraries.compiled(network, lengths, weight)
+    return Prepared(shapes, theirs, our_run(case.cell, lengths is not None))
+
+
+def weight_for(cell):
+    width = rnnjax.output_spec(cell, XS[0, 0]).shape[-1]
+    return np.random.default_rng(2).normal(size=(BATCH, TIME, width))
+
+
+@functools.cache
+def our_run(cell, ragged):
+    """Many libraries have the same cell; compiling it is most of the time here."""
+    weight, lengths = weight_for(cell), LENGTHS if ragged else None
 
     def loss(params, xs):
-        ys = rnnjax.unroll(case.cell, params, xs, lengths=lengths)[1]
+        ys = rnnjax.unroll(cell, params, xs, lengths=lengths)[1]
         return (ys * weight).sum(), ys
 
     gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
 
-    def ours(params, xs):
+    def run(params, xs):
         grads, ys = gradient(params, xs)
         return ys, *grads
 
-    return Prepared(shapes, theirs, ours)
+    return run
 
 
 def close(found, expected, what):
