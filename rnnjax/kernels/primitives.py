@@ -31,7 +31,8 @@ from rnnjax.kernels.equations import Equations
 from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
 
 
-def _primitive(name: str) -> Primitive:
+def make_primitive(name: str) -> Primitive:
+    """A primitive of many results that runs outside `jax.jit` too."""
     primitive = Primitive(name)
     primitive.multiple_results = True
 
@@ -47,9 +48,9 @@ def _compiled(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Any:
     return jax.jit(functools.partial(primitive.bind, **dict(params)))
 
 
-value_p = _primitive("recurrence")
-tangent_p = _primitive("recurrence_tangent")
-cotangent_p = _primitive("recurrence_cotangent")
+value_p = make_primitive("recurrence")
+tangent_p = make_primitive("recurrence_tangent")
+cotangent_p = make_primitive("recurrence_cotangent")
 
 
 # Shapes.
@@ -104,7 +105,7 @@ def _is_zero(tangent: Any) -> bool:
     return type(tangent) is ad.Zero
 
 
-def _reference_tangents(fun: Any, primals: Sequence, tangents: Sequence) -> Any:
+def tangents_of_moving(fun: Any, primals: Sequence, tangents: Sequence) -> Any:
     """The tangent of ``fun``, which is traced for the operands that have one only."""
     moving = [i for i, tangent in enumerate(tangents) if not _is_zero(tangent)]
 
@@ -125,7 +126,7 @@ def _value_jvp(
     out = value_p.bind(*primals, cell=cell, residuals=True)
     if residuals:
         fun = functools.partial(reference.value, cell=cell, residuals=True)
-        return out, _reference_tangents(fun, primals, tangents)
+        return out, tangents_of_moving(fun, primals, tangents)
     n = 1 + cell.carries
     out, gates, previous = out[:n], out[n], out[n + 1 :]
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
@@ -177,7 +178,7 @@ def _linear_jvp(
         moved = map(ad.instantiate_zeros, linear)
         return out, primitive.bind(*primals[:n], *moved, cell=cell)
     fun = functools.partial(fun, cell=cell)
-    return out, _reference_tangents(fun, primals, tangents)
+    return out, tangents_of_moving(fun, primals, tangents)
 
 
 def _transpose(
@@ -206,7 +207,7 @@ for _linear, _fun, _transposed in (
 # Batching.
 
 
-def _batch(
+def fold(
     primitive: Primitive,
     weights: Any,
     operands: Sequence[Array],
@@ -223,7 +224,7 @@ def _batch(
     if any(dims[i] is not None for i in shared):
         return _each(primitive, operands, dims, **params)
 
-    def fold(i, operand, dim):
+    def folded(i, operand, dim):
         if i in shared:
             return operand
         if dim is None:
@@ -236,11 +237,8 @@ def _batch(
             operand = jnp.moveaxis(operand, dim, 0)
         return operand.reshape(-1, *operand.shape[2:])
 
-    folded = [
-        fold(i, operand, dim)
-        for i, (operand, dim) in enumerate(zip(operands, dims, strict=True))
-    ]
-    out = primitive.bind(*folded, **params)
+    every = enumerate(zip(operands, dims, strict=True))
+    out = primitive.bind(*(folded(i, *pair) for i, pair in every), **params)
     present = [o.ndim > 1 for o in out]
     return [
         o.reshape(size, -1, *o.shape[1:]) if here else o
@@ -269,7 +267,8 @@ def _each(
     return out, [0] * len(out)
 
 
-def _value_weights(cell: Equations) -> range:
+def value_weights(cell: Equations) -> range:
+    """The operands of the value that are shared by all examples."""
     return range(1, 4 if cell.joined else 5)
 
 
@@ -278,8 +277,8 @@ def _linear_weights(cell: Equations) -> range:
 
 
 for _mapped, _weights in (
-    (value_p, _value_weights),
+    (value_p, value_weights),
     (tangent_p, _linear_weights),
     (cotangent_p, _linear_weights),
 ):
-    batching.primitive_batchers[_mapped] = functools.partial(_batch, _mapped, _weights)
+    batching.primitive_batchers[_mapped] = functools.partial(fold, _mapped, _weights)
