@@ -98,7 +98,8 @@ def library_value(*operands: Array, cell: Equations) -> Sequence[Array]:
         lengths = mask.sum(axis=1, dtype=jnp.int32)
         order = jnp.argsort(~mask, axis=1, stable=True)
         xs = jnp.take_along_axis(xs, order[..., None], axis=1)
-    ys, h_last, c_last = rnn.lstm(
+    call: Callable[..., Sequence[Array]] = rnn.lstm  # typed as object by JAX
+    ys, h_last, c_last = call(
         *(xs, h[None], c[None], flatten_weights(at.w_ih, at.w_hh, at.b_ih)),
         # cuDNN's versions differ in whether a sequence may be empty.
         jnp.maximum(lengths, 1),
@@ -117,7 +118,8 @@ def library_value(*operands: Array, cell: Equations) -> Sequence[Array]:
 
 def _precision() -> jax.lax.Precision:
     """Whether float32 products may round their factors, as JAX's setting says."""
-    exact = jax.config.jax_default_matmul_precision in ("highest", "float32")
+    setting = jax.config.jax_default_matmul_precision  # pyright: ignore
+    exact = setting in ("highest", "float32")
     return jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.HIGH
 
 

@@ -38,13 +38,13 @@ class _Gates(NamedTuple):
     """A step in terms of one array for each gate, as a kernel cannot cut arrays.
 
     Attributes:
-      count: gates that `step` keeps.
+      kept: how many gates `step` gives.
       step: ``(a, u, carry) -> (gates, carry)``.
       pull: ``(gates, before, d_carry) -> (d_a, d_u, d_before)``, its transpose, but
         for the way of ``d_u`` through the weights.
     """
 
-    count: int
+    kept: int
     step: Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays]]
     pull: Callable[[Arrays, Array, Arrays], tuple[Arrays, Arrays, Arrays]]
 
@@ -133,7 +133,7 @@ def value(
     sizes = _Sizes(batch, time, hidden)
     zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b_ih).reshape(batch, time, k)
     state, last = _shape(sizes, dtype, time), _shape(sizes, dtype)
-    gates = _shape(sizes, dtype, time, _GATES[cell.target].count)
+    gates = _shape(sizes, dtype, time, _GATES[cell.target].kept)
     ys, after, kept = _call(
         functools.partial(_forward, gates=_GATES[cell.target], time=time),
         sizes,
@@ -215,7 +215,7 @@ def _forward(shared, tiled, ys, last, kept, *, gates: _Gates, time: int) -> None
     zs, first, mask, reset, reset_carry = tiled
     parts = range(w_hh.shape[0])
     weights = [w_hh[k] for k in parts]
-    biases = 0.0 if b_hh is None else [b_hh[k].astype(jnp.float32) for k in parts]
+    biases = [] if b_hh is None else [b_hh[k].astype(jnp.float32) for k in parts]
     restart = () if reset_carry is None else _read(reset_carry)
 
     def body(t, carry):
@@ -253,9 +253,7 @@ def _backward(
         d_after, d_restart = state
         d_y = d_ys[:, t].astype(jnp.float32)
         pushed = (*d_after[:-1], d_after[-1] + d_y)
-        activated = [
-            kept_gates[:, t, k].astype(jnp.float32) for k in range(gates.count)
-        ]
+        activated = [kept_gates[:, t, k].astype(jnp.float32) for k in range(gates.kept)]
         c = previous[:, t].astype(jnp.float32)
         d_a, d_u, d_before = gates.pull(tuple(activated), c, pushed)
         if mask is not None:

@@ -222,7 +222,9 @@ def fold(
     )
     shared = weights(params["cell"])
     if any(dims[i] is not None for i in shared):
-        return _each(primitive, operands, dims, **params)
+        own = params["cell"].program is not None or primitive not in _REFERENCES
+        apart = own or jax.default_backend() == "cpu"
+        return (_each if apart else _together)(primitive, operands, dims, **params)
 
     def folded(i, operand, dim):
         if i in shared:
@@ -252,7 +254,11 @@ def _each(
     dims: Sequence[int | None],
     **params: Any,
 ) -> tuple[list[Array], list[int | None]]:
-    """One call for each member of an ensemble."""
+    """One call for each member of an ensemble.
+
+    On a CPU a kernel for each is faster than one scan for all: 1.2 to 2 times, in the
+    gradients of 4 to 64 members with 8 to 128 units.
+    """
     mapped = {
         i: jnp.moveaxis(operand, dim, 0)
         for i, (operand, dim) in enumerate(zip(operands, dims, strict=True))
@@ -264,6 +270,25 @@ def _each(
         return primitive.bind(*every, **params)
 
     out = lax.map(one, mapped)
+    return out, [0] * len(out)
+
+
+_REFERENCES = {
+    value_p: functools.partial(reference.value, hoist=True),
+    tangent_p: reference.tangent,
+    cotangent_p: reference.cotangent,
+}
+
+
+def _together(
+    primitive: Primitive,
+    operands: Sequence[Array],
+    dims: Sequence[int | None],
+    **params: Any,
+) -> tuple[list[Array], list[int | None]]:
+    """One scan for all members, whose steps cost a launch each and not their work."""
+    run = functools.partial(_REFERENCES[primitive], **params)
+    out = jax.vmap(run, dims)(*operands)
     return out, [0] * len(out)
 
 

@@ -25,6 +25,7 @@ from .test_primitives import (
     TRANSFORMATIONS,
     assert_close,
     draw,
+    ensemble,
     grad_of_vmap,
     problem,
     scalar,
@@ -44,8 +45,8 @@ def interpreted(name):
     """The traversal whose kernels are interpreted on a CPU."""
     cell = EQUATIONS[name]._replace(name=f"{name}_test", program=pallas.INTERPRETED)
 
-    def traversal(*args, mask=None, reset=None):
-        return kernels._traverse(cell, *args, mask, reset)
+    def traversal(project, step, params, carry, xs, *, mask=None, reset=None):
+        return kernels._traverse(cell, project, step, params, carry, xs, mask, reset)
 
     return traversal
 
@@ -96,11 +97,22 @@ def test_by_default_a_gpu_gets_plain_products_outside_its_loops(name):
     k = args[0].w_hh.shape[1]
     text = lowered(fun, *args)
     assert "custom_call" not in text
+    assert text.count("stablehlo.while") == 2
     products = re.findall(r"dot_general.*-> tensor<(\w+)xf32>", text)
     recurrent = [f"{BATCH}x{k}", f"{BATCH}x{h}"]
     whole = [f"{BATCH}x{TIME}x{k}", *(f"{n}x{k}" for n in (h, i)), f"{rows}x{i}"]
     turned = {f"{k}x{n}": f"{n}x{k}" for n in (h, i)}
-    assert sorted(turned.get(p, p) for p in products) == sorted(recurrent + whole)
+    assert sorted(turned.get(p) or p for p in products) == sorted(recurrent + whole)
+
+
+@pytest.mark.parametrize("signals", ["none", "both"])
+@pytest.mark.parametrize("name", BUILD)
+def test_an_ensemble_on_a_gpu_is_one_loop(monkeypatch, name, signals):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    agree(ensemble, name, DEFAULT[name], signals)
+    args, mask, where = problem(name, signals)
+    run = functools.partial(ensemble, make(name, DEFAULT[name]))
+    assert lowered(run, args, mask, where).count("stablehlo.while") == 2
 
 
 @pytest.mark.parametrize(
