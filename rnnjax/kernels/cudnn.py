@@ -98,8 +98,7 @@ def library_value(*operands: Array, cell: Equations) -> Sequence[Array]:
         lengths = mask.sum(axis=1, dtype=jnp.int32)
         order = jnp.argsort(~mask, axis=1, stable=True)
         xs = jnp.take_along_axis(xs, order[..., None], axis=1)
-    call: Callable[..., Sequence[Array]] = rnn.lstm  # typed as object by JAX
-    ys, h_last, c_last = call(
+    ys, h_last, c_last = rnn.lstm(  # pyright: ignore[reportGeneralTypeIssues]
         *(xs, h[None], c[None], flatten_weights(at.w_ih, at.w_hh, at.b_ih)),
         # cuDNN's versions differ in whether a sequence may be empty.
         jnp.maximum(lengths, 1),

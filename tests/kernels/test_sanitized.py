@@ -68,11 +68,11 @@ def test_kernels_run_clean_and_alike_on_any_number_of_threads(tmp_path):
     assert run([program]).endswith(" 0 failures\n")
 
 
-@pytest.mark.parametrize("compiler", ["g++", "clang++"])
-def test_every_instruction_set_compiles_without_a_warning(compiler, tmp_path):
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no {compiler}")
-    compiled([compiler], ["-O1"], build.instruction_sets(), tmp_path)
+def test_kernels_run_alike_when_clang_compiles_them(tmp_path):
+    if shutil.which("clang++") is None:
+        pytest.skip("no clang++")
+    program = compiled(["clang++"], ["-O1"], build.instruction_sets(), tmp_path)
+    assert run([program]).endswith(" 0 failures\n")
 
 
 def test_kernels_run_alike_on_aarch64(tmp_path):
