@@ -1,11 +1,13 @@
 """Which traversal is fastest here: the figures behind the default of each platform.
 
-    python -m benchmarks.traversals
+    python -m benchmarks.traversals [B,T,I,H …]
 
-prints milliseconds, forward / forward and backward, as a Markdown table.
+prints milliseconds, forward / forward and backward, as a Markdown table. On a GPU it
+adds the options that are no default there, see ``docs/gpu.md``.
 """
 
 import statistics
+import sys
 import time
 
 import jax
@@ -13,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnjax
-from rnnjax import scan
+from rnnjax import kernels, scan
 
 # batch, time, input size, hidden size
 SIZES = [
@@ -29,7 +31,11 @@ TRAVERSALS = {
     "hoisted": scan.hoisted,
     "deferred": scan.deferred,
     "checkpointed": scan.checkpointed,
+    "kernel": kernels.lstm,
 }
+ON_GPU = {"cuDNN": kernels.lstm_cudnn, "Pallas": kernels.lstm_pallas}
+# The size that the literature on GPUs knows.
+SIZES_ON_GPU = [(16, 1024, 768, 768)]
 
 
 def calls(traversal, batch, steps, input_size, hidden_size):
@@ -47,13 +53,16 @@ def calls(traversal, batch, steps, input_size, hidden_size):
     return [lambda f=f: jax.block_until_ready(f(params, xs)) for f in (forward, both)]
 
 
-def main(rounds: int = 9):
+def main(sizes: list[tuple[int, ...]], rounds: int = 9):
     """Time all traversals of a size in alternating rounds; print the medians."""
+    gpu = jax.default_backend() == "gpu"
+    traversals = TRAVERSALS | (ON_GPU if gpu else {})
+    sizes = sizes or SIZES + (SIZES_ON_GPU if gpu else [])
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, float32, LSTM\n")
-    print("| B, T, I, H |", " | ".join(TRAVERSALS), "|")
-    print("|---" * (len(TRAVERSALS) + 1) + "|")
-    for size in SIZES:
-        runs = [run for walk in TRAVERSALS.values() for run in calls(walk, *size)]
+    print("| B, T, I, H |", " | ".join(traversals), "|")
+    print("|---" * (len(traversals) + 1) + "|")
+    for size in sizes:
+        runs = [run for walk in traversals.values() for run in calls(walk, *size)]
         times = [[] for _ in runs]
         for run in runs:
             run()
@@ -69,4 +78,4 @@ def main(rounds: int = 9):
 
 
 if __name__ == "__main__":
-    main()
+    main([tuple(map(int, size.split(","))) for size in sys.argv[1:]])

@@ -4,12 +4,12 @@ import importlib.metadata
 import os
 
 # Programs here are tiny and run once: compiling them is most of the time of a test.
-# The older emitters compile twice as fast; newer versions refuse the flag.
-_OLDER = importlib.metadata.version("jaxlib").startswith("0.10.")
+# The older emitters do it twice as fast; newer versions refuse the flag.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    + " --xla_cpu_use_fusion_emitters=false" * _OLDER,
+    + " --xla_cpu_use_fusion_emitters=false"
+    * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 
 import jax

@@ -4,8 +4,13 @@
 and agree with them, but know the cell's equations: a native kernel walks through time
 on a CPU, and the gradient of the weights is one product over all steps and examples.
 `status` tells what runs on this machine.
+
+`lstm_cudnn`, `lstm_pallas` and `gru_pallas` are the same with another program on an
+NVIDIA GPU. Nobody has timed them, so no cell walks with one unless it is told to.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,13 +19,28 @@ from jax import Array
 
 from rnnjax import scan
 from rnnjax.cell import Carry, Params, Reset
+from rnnjax.kernels import cudnn, pallas
 from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH, GRU, LSTM, Equations
 from rnnjax.kernels.lowerings import Lowering, Status, status
 from rnnjax.kernels.primitives import value_p
 
-__all__ = ["Lowering", "Status", "elman_relu", "elman_tanh", "gru", "lstm", "status"]
+__all__ = [
+    "Lowering",
+    "Status",
+    "elman_relu",
+    "elman_tanh",
+    "gru",
+    "gru_pallas",
+    "lstm",
+    "lstm_cudnn",
+    "lstm_pallas",
+    "status",
+]
 
 _DTYPES = (jnp.float32, jnp.bfloat16)
+_LSTM_PALLAS = LSTM._replace(name="lstm_pallas", program=pallas.PROGRAM)
+_GRU_PALLAS = GRU._replace(name="gru_pallas", program=pallas.PROGRAM)
+_value = functools.partial(value_p.bind, residuals=False)
 
 
 def lstm(project, step, params, carry, xs, *, mask=None, reset=None):
@@ -60,6 +80,46 @@ def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset)
 
 
+def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
+    """`lstm`, but through cuDNN on an NVIDIA GPU, in float32 and without resets.
+
+    Everywhere else it is `lstm`, and so are its forward-mode and higher derivatives. A
+    gradient for each example (``vmap`` of ``grad``) is too; take the gradient of the
+    sum where that will do. Untimed, see ``docs/gpu.md``.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.kernels.lstm_cudnn)
+    """
+    covered = reset is None and params.w_hh.dtype == jnp.float32 and len(xs) > 0
+    value = cudnn.value_p.bind if covered and not cudnn.reason() else _value
+    return _traverse(LSTM, project, step, params, carry, xs, mask, reset, value)
+
+
+def lstm_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
+    """`lstm`, but in one kernel written in Pallas on an NVIDIA GPU.
+
+    It holds the recurrent weights on the chip, which takes ``h <= 64``; beyond, and on
+    other devices, it is `lstm`. Untimed, see ``docs/gpu.md``.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.kernels.lstm_pallas)
+    """
+    return _traverse(_LSTM_PALLAS, project, step, params, carry, xs, mask, reset)
+
+
+def gru_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
+    """`gru`, but in one kernel written in Pallas on an NVIDIA GPU.
+
+    It holds the recurrent weights on the chip, which takes ``h <= 64``, in bfloat16
+    ``h <= 128``; beyond, and on other devices, it is `gru`. Untimed, see
+    ``docs/gpu.md``.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.gru(3, 4, traversal=rnnjax.kernels.gru_pallas)
+    """
+    return _traverse(_GRU_PALLAS, project, step, params, carry, xs, mask, reset)
+
+
 def _traverse(
     cell: Equations,
     project: scan.Project,
@@ -69,6 +129,7 @@ def _traverse(
     xs: Any,
     mask: Array | None,
     reset: Reset | None,
+    value: Callable[..., Sequence[Array]] = _value,
 ) -> tuple[Carry, Any]:
     """Bind the value primitive to one sequence, or walk the step if it cannot be."""
     start = jax.tree.leaves(carry)
@@ -79,7 +140,7 @@ def _traverse(
         xs = scan.zero_padding(xs, mask)
     absent = jnp.zeros(0, bool)
     # One sequence is a batch of one; jax.vmap makes the batch larger.
-    ys, *last = value_p.bind(
+    ys, *last = value(
         xs[None],
         *params[:3],
         # The GRU's bias of the recurrent product, in the width of that product.
@@ -89,7 +150,6 @@ def _traverse(
         absent if reset is None else reset.where[None],
         *([c[None] for c in restart] or [jnp.zeros(0, xs.dtype)] * len(start)),
         cell=cell,
-        residuals=False,
     )
     last = [c[0] for c in last]
     return jax.tree.unflatten(jax.tree.structure(carry), last), ys[0]

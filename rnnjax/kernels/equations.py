@@ -10,7 +10,7 @@ pre-activations change the carry, and the same differentiated, written in the ga
 All functions work on the last axis, with any axes before it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,6 +18,20 @@ import jax.numpy as jnp
 from jax import Array
 
 Arrays = tuple[Array, ...]
+
+
+class Program(NamedTuple):
+    """A program for one platform that runs there in place of every other.
+
+    Attributes:
+      platform: as JAX calls it.
+      value: takes and gives what `rnnjax.kernels.reference.value` does.
+      cotangent: likewise.
+    """
+
+    platform: str
+    value: Callable[..., Sequence[Array]]
+    cotangent: Callable[..., Sequence[Array]]
 
 
 class Equations(NamedTuple):
@@ -36,6 +50,7 @@ class Equations(NamedTuple):
       linearize: ``(gates, previous, d_preactivations, d_carry) -> d_carry``, linear in
         the last two.
       attributes: passed on to the native kernels.
+      program: what is to run on a platform in place of its default.
     """
 
     name: str
@@ -47,6 +62,7 @@ class Equations(NamedTuple):
     activate: Callable[[Arrays, Arrays], tuple[Array, Arrays]]
     linearize: Callable[[Array, Arrays, Arrays, Arrays], Arrays]
     attributes: tuple[tuple[str, bool], ...] = ()
+    program: Program | None = None
 
     def __repr__(self) -> str:
         return self.name

@@ -2,19 +2,20 @@
 
 On a CPU the value and the cotangent primitive are calls of the native library, if it
 can be had. Everything else is the reference, which multiplies the inputs inside the
-loop on a CPU, where XLA fuses that with the gates, and in front of it elsewhere.
+loop on a CPU, where XLA fuses that with the gates, and in front of it elsewhere. A cell
+with a program of its own runs that on the program's platform.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from rnnjax.kernels import native, reference
+from rnnjax.kernels import cudnn, native, reference
 from rnnjax.kernels.equations import Equations
 from rnnjax.kernels.primitives import cotangent_p, tangent_p, value_p
 from rnnjax.kernels.reference import name_operands
@@ -48,23 +49,49 @@ def _native_cotangent(*operands: Array, cell: Equations) -> Sequence[Array]:
     )(*operands, **dict(cell.attributes))
 
 
-def _everywhere(primitive: Primitive, fun: Callable) -> None:
-    rule = mlir.lower_fun(fun, multiple_results=True)
-    mlir.register_lowering(primitive, rule)
+def _register(primitive: Primitive, part: str, **rules: mlir.LoweringRule) -> None:
+    """Each platform's default, in place of which a cell's own program may run."""
+    for platform, default in rules.items():
+        rule = functools.partial(_preferring_its_own, platform, part, default)
+        mlir.register_lowering(primitive, rule, platform=platform)
 
 
-_everywhere(value_p, functools.partial(reference.value, hoist=True))
-_everywhere(tangent_p, reference.tangent)
-_everywhere(cotangent_p, reference.cotangent)
-mlir.register_lowering(
+def _preferring_its_own(
+    platform: str,
+    part: str,
+    default: mlir.LoweringRule,
+    ctx: mlir.LoweringRuleContext,
+    *operands: Any,
+    cell: Equations,
+    **params: Any,
+) -> Any:
+    rule = default
+    if cell.program is not None and cell.program.platform == platform:
+        rule = _lowered(getattr(cell.program, part))
+    return rule(ctx, *operands, cell=cell, **params)
+
+
+def _lowered(fun: Callable) -> mlir.LoweringRule:
+    return mlir.lower_fun(fun, multiple_results=True)
+
+
+_VALUE = _lowered(functools.partial(reference.value, hoist=True))
+_COTANGENT = _lowered(reference.cotangent)
+
+mlir.register_lowering(value_p, _VALUE)
+mlir.register_lowering(tangent_p, _lowered(reference.tangent))
+mlir.register_lowering(cotangent_p, _COTANGENT)
+_register(
     value_p,
-    native.lowering(_native_value, functools.partial(reference.value, hoist=False)),
-    platform="cpu",
+    "value",
+    cpu=native.lowering(_native_value, functools.partial(reference.value, hoist=False)),
+    cuda=_VALUE,
 )
-mlir.register_lowering(
+_register(
     cotangent_p,
-    native.lowering(_native_cotangent, reference.cotangent),
-    platform="cpu",
+    "cotangent",
+    cpu=native.lowering(_native_cotangent, reference.cotangent),
+    cuda=_COTANGENT,
 )
 
 
@@ -102,9 +129,22 @@ def status() -> Status:
     elman  native     avx512
     """
     platform = jax.default_backend()
-    if platform != "cpu":
-        found = Lowering("reference", f"there is no native kernel for {platform}")
-    else:
+    if platform == "cpu":
         name = "native" if native.available() else "reference"
-        found = Lowering(name, native.reason())
-    return Status(platform, found, found, found)
+        reasons = [native.reason()] * 3
+    elif platform == "gpu":
+        name, reasons = "reference", _gpu_options()
+    else:
+        name, reasons = "reference", [f"there is no kernel for {platform}"] * 3
+    return Status(platform, *(Lowering(name, reason) for reason in reasons))
+
+
+def _gpu_options() -> list[str]:
+    """For each cell the traversals that nobody has timed, and so are no default."""
+    without = cudnn.reason()
+    library = f"no lstm_cudnn, for {without}" if without else "or lstm_cudnn"
+    return [
+        f"untimed options: kernels.lstm_pallas, {library}",
+        "untimed option: kernels.gru_pallas",
+        "there is no kernel for gpu",
+    ]

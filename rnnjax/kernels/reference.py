@@ -122,21 +122,46 @@ def tangent(*operands: Array, cell: Equations) -> list[Array]:
 
 
 def cotangent(*operands: Array, cell: Equations) -> list[Array]:
-    """The transpose of `tangent`: what reaches each of its linear operands."""
-    known, cotangents = split_residuals(cell, operands)
-    (b, t, _), k = known.gates.shape, known.w_hh.shape[1]
-    carry = cotangents[1:]
-    parts = [jax.ShapeDtypeStruct((b, t, k), known.gates.dtype)] * (2 - cell.joined)
-    start = [jax.ShapeDtypeStruct(c.shape, c.dtype) for c in carry]
+    """The transpose of `tangent`: what reaches each of its linear operands.
+
+    Transposed as a whole, the scan of `tangent` would become two: one loop over all
+    steps for its coefficients, and the one backwards. Here each step is transposed.
+    """
+    known, (d_ys, *d_last) = split_residuals(cell, operands)
+    parts = 2 - cell.joined
     absent = known.reset.ndim == 1
-    flat = operands[: len(operands) - len(cotangents)]
-    transpose = jax.linear_transpose(
-        lambda *linear: tangent(*flat, *linear, cell=cell),
-        *parts,
-        *start,
-        *(jax.ShapeDtypeStruct((0,), c.dtype) if absent else c for c in start),
-    )
-    return list(transpose(list(cotangents)))
+    nothing = tuple(map(jnp.zeros_like, d_last))
+
+    def body(d, at):
+        (d_after, d_restart), (valid, restart, gates, previous, d_y) = d, at
+
+        def push(*linear):
+            (*apart, dz), d_before = linear[:parts], linear[parts:]
+            dz = dz + d_before[-1] @ known.w_hh
+            return cell.linearize(gates, previous, (*apart, dz), d_before)
+
+        d_carry = (*d_after[:-1], d_after[-1] + d_y)
+        part = jax.ShapeDtypeStruct((d_y.shape[0], known.w_hh.shape[1]), d_y.dtype)
+        pull = jax.linear_transpose(push, *[part] * parts, *nothing)
+        d_linear = pull(d_carry)
+        d_parts, d_before = tuple(d_linear[:parts]), tuple(d_linear[parts:])
+        if valid is not None:
+            d_parts = _select(valid, d_parts, tuple(map(jnp.zeros_like, d_parts)))
+            d_before = _select(valid, d_before, d_after)
+        if restart is not None:
+            restart = restart if valid is None else restart & valid
+            from_restart = _select(restart, d_before, nothing)
+            d_restart = tuple(map(jnp.add, d_restart, from_restart))
+            d_before = _select(restart, nothing, d_before)
+        return (d_before, d_restart), d_parts
+
+    flags = _columns(known.mask, known.reset)
+    inputs = _swap((*flags, known.gates, known.previous, d_ys))
+    start = (tuple(d_last), () if absent else nothing)
+    (d_carry, d_restart), d_parts = lax.scan(body, start, inputs, reverse=True)
+    if absent:
+        d_restart = [jnp.zeros(0, d_ys.dtype)] * cell.carries
+    return [*_swap(d_parts), *d_carry, *d_restart]
 
 
 def _walk(
@@ -160,10 +185,13 @@ def _walk(
             y = jnp.where(valid, y, jnp.zeros_like(y))
         return after, (y, kept)
 
-    flags = [None if flag.ndim == 1 else flag[..., None] for flag in (mask, reset)]
-    last, out = lax.scan(body, carry, _swap((*flags, inputs)))
+    last, out = lax.scan(body, carry, _swap((*_columns(mask, reset), inputs)))
     ys, kept = _swap(out)
     return last, ys, kept
+
+
+def _columns(*flags: Array) -> list[Array | None]:
+    return [None if flag.ndim == 1 else flag[..., None] for flag in flags]
 
 
 def _select(where: Array, one: Arrays, other: Arrays) -> Arrays:

@@ -1,0 +1,380 @@
+"""The LSTM and the GRU as Pallas kernels for a GPU: an option, and untimed.
+
+One program of the grid takes a tile of the batch through all of time. The recurrent
+weights are read once and stay on the chip with the state, and so does everything
+between the recurrent product and the new carry. The product with the inputs comes
+before the kernel and the gradients of the weights after it, each as one product over
+all steps and examples.
+
+Pallas's Triton backend works on blocks whose sides are powers of two, and its products
+need 16 or more. Units and batch are padded with zeros up to there: a padded unit gets
+no input, keeps a carry of zero and feeds nothing.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.experimental import pallas as pl
+
+from rnnjax.kernels import reference
+from rnnjax.kernels.equations import Arrays, Equations, Program
+from rnnjax.kernels.reference import name_operands, split_residuals
+
+ROWS = 16
+"""Examples that one program of the grid takes: the least a product can have."""
+
+ON_CHIP = 96 * 1024
+"""Bytes of recurrent weights up to which a kernel is made.
+
+A block of threads has 99 KiB of shared memory or more on NVIDIA's chips since Ampere.
+"""
+
+
+class _Gates(NamedTuple):
+    """A step in terms of one array for each gate, as a kernel cannot cut arrays.
+
+    Attributes:
+      kept: how many gates `step` gives.
+      step: ``(a, u, carry) -> (gates, carry)``.
+      pull: ``(gates, before, d_carry) -> (d_a, d_u, d_before)``, its transpose, but
+        for the way of ``d_u`` through the weights.
+    """
+
+    kept: int
+    step: Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays]]
+    pull: Callable[[Arrays, Array, Arrays], tuple[Arrays, Arrays, Arrays]]
+
+
+def _lstm_step(a: Arrays, u: Arrays, carry: Arrays) -> tuple[Arrays, Arrays]:
+    i, f, g, o = (x + y for x, y in zip(a, u, strict=True))
+    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+    c = f * carry[0] + i * g
+    return (i, f, g, o), (c, o * jnp.tanh(c))
+
+
+def _lstm_pull(
+    gates: Arrays, before: Array, d_carry: Arrays
+) -> tuple[Arrays, Arrays, Arrays]:
+    (i, f, g, o), c, (dc, dh) = gates, before, d_carry
+    squashed = jnp.tanh(f * c + i * g)
+    dc = dc + dh * o * (1 - squashed * squashed)
+    di, df = dc * g * i * (1 - i), dc * c * f * (1 - f)
+    dg, do = dc * i * (1 - g * g), dh * squashed * o * (1 - o)
+    d = (di, df, dg, do)
+    return d, d, (dc * f, jnp.zeros_like(dh))
+
+
+def _gru_step(a: Arrays, u: Arrays, carry: Arrays) -> tuple[Arrays, Arrays]:
+    (a_r, a_z, a_n), (u_r, u_z, q), (h,) = a, u, carry
+    r, z = jax.nn.sigmoid(a_r + u_r), jax.nn.sigmoid(a_z + u_z)
+    n = jnp.tanh(a_n + r * q)
+    return (n, r, z, q), ((1 - z) * n + z * h,)
+
+
+def _gru_pull(
+    gates: Arrays, before: Array, d_carry: Arrays
+) -> tuple[Arrays, Arrays, Arrays]:
+    (n, r, z, q), h, (dh,) = gates, before, d_carry
+    dn = dh * (1 - z) * (1 - n * n)
+    dz = dh * (h - n) * z * (1 - z)
+    dr = dn * q * r * (1 - r)
+    return (dr, dz, dn), (dr, dz, dn * r), (dh * z,)
+
+
+_GATES = {
+    "lstm": _Gates(4, _lstm_step, _lstm_pull),
+    "gru": _Gates(4, _gru_step, _gru_pull),
+}
+
+
+class _Sizes(NamedTuple):
+    """Sizes of one call, and how a kernel sees them."""
+
+    batch: int
+    time: int
+    hidden: int
+
+    @property
+    def rows(self) -> int:
+        return pl.cdiv(self.batch, ROWS) * ROWS
+
+    @property
+    def units(self) -> int:
+        return max(16, pl.next_power_of_2(self.hidden))
+
+
+def fits(cell: Equations, hidden_size: int, dtype: Any) -> bool:
+    """Whether there is a kernel for the cell, and its weights stay on the chip.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import equations, pallas
+    >>> [pallas.fits(equations.LSTM, h, jnp.float32) for h in (64, 65)]
+    [True, False]
+    """
+    if cell.target not in _GATES:
+        return False
+    units, parts = _Sizes(1, 1, hidden_size).units, 4 if cell.joined else 3
+    return parts * units * units * jnp.dtype(dtype).itemsize <= ON_CHIP
+
+
+def value(
+    *operands: Array, cell: Equations, residuals: bool, interpret: bool = False
+) -> list[Array]:
+    """What `rnnjax.kernels.reference.value` gives, by one kernel."""
+    at = name_operands(cell, operands)
+    (batch, time, inputs), (hidden, k) = at.xs.shape, at.w_hh.shape
+    dtype, carries = at.xs.dtype, cell.carries
+    if not fits(cell, hidden, dtype):
+        return reference.value(*operands, cell=cell, residuals=residuals, hoist=True)
+    sizes = _Sizes(batch, time, hidden)
+    zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b_ih).reshape(batch, time, k)
+    state, last = _shape(sizes, dtype, time), _shape(sizes, dtype)
+    gates = _shape(sizes, dtype, time, _GATES[cell.target].kept)
+    ys, after, kept = _call(
+        functools.partial(_forward, gates=_GATES[cell.target], time=time),
+        sizes,
+        shared=(
+            _columns(at.w_hh, sizes),
+            None if at.b_hh is None else _columns(at.b_hh, sizes),
+        ),
+        tiled=(
+            _tiles(_apart(zs, hidden), sizes),
+            _tiles(at.carry, sizes),
+            _flags(at.mask, sizes),
+            _flags(at.reset, sizes),
+            None if at.reset.ndim == 1 else _tiles(at.reset_carry, sizes),
+        ),
+        out=(state, (last,) * carries, (gates, (state,) * carries))
+        if residuals
+        else (state, (last,) * carries, None),
+        interpret=interpret,
+    )
+    out = [_cut(ys, sizes), *(_cut(c, sizes) for c in after)]
+    if residuals:
+        kept_gates, before = kept
+        out += [_joined(kept_gates, sizes), *(_cut(c, sizes) for c in before)]
+    return out
+
+
+def cotangent(
+    *operands: Array, cell: Equations, interpret: bool = False
+) -> list[Array]:
+    """What `rnnjax.kernels.reference.cotangent` gives, by one kernel."""
+    known, (d_ys, *d_carry) = split_residuals(cell, operands)
+    (batch, time, _), (hidden, k) = known.gates.shape, known.w_hh.shape
+    dtype, absent = known.gates.dtype, known.reset.ndim == 1
+    if not fits(cell, hidden, dtype):
+        return reference.cotangent(*operands, cell=cell)
+    sizes = _Sizes(batch, time, hidden)
+    part = _shape(sizes, dtype, time, k // hidden)
+    carry = (_shape(sizes, dtype),) * cell.carries
+    d_parts, d_first, d_reset_carry = _call(
+        functools.partial(_backward, gates=_GATES[cell.target], time=time),
+        sizes,
+        shared=jnp.swapaxes(_columns(known.w_hh, sizes), 1, 2),
+        tiled=(
+            _tiles(_apart(known.gates, hidden), sizes),
+            _tiles(known.previous[0], sizes),
+            _flags(known.mask, sizes),
+            _flags(known.reset, sizes),
+            _tiles(d_ys, sizes),
+            _tiles(tuple(d_carry), sizes),
+        ),
+        out=((part,) * (1 if cell.joined else 2), carry, None if absent else carry),
+        interpret=interpret,
+    )
+    nothing = [jnp.zeros(0, dtype)] * cell.carries
+    return [
+        *(_joined(d, sizes) for d in d_parts),
+        *(_cut(d, sizes) for d in d_first),
+        *(nothing if absent else [_cut(d, sizes) for d in d_reset_carry]),
+    ]
+
+
+PROGRAM = Program("cuda", value, cotangent)
+"""For cells of `rnnjax.kernels` that are to run these kernels on an NVIDIA GPU."""
+
+INTERPRETED = Program(
+    "cpu",
+    functools.partial(value, interpret=True),
+    functools.partial(cotangent, interpret=True),
+)
+"""The same on a CPU, interpreted and slow: to test a kernel or to look into it."""
+
+
+# The kernels. What has the name of an array is a reference to memory until it is read,
+# and what is absent is None.
+
+
+def _forward(shared, tiled, ys, last, kept, *, gates: _Gates, time: int) -> None:
+    w_hh, b_hh = shared
+    zs, first, mask, reset, reset_carry = tiled
+    parts = range(w_hh.shape[0])
+    weights = [w_hh[k] for k in parts]
+    biases = [] if b_hh is None else [b_hh[k].astype(jnp.float32) for k in parts]
+    restart = () if reset_carry is None else _read(reset_carry)
+
+    def body(t, carry):
+        before = carry if reset is None else _select(_at(reset, t), restart, carry)
+        h = before[-1].astype(w_hh.dtype)
+        u = [jnp.dot(h, w, preferred_element_type=jnp.float32) for w in weights]
+        if b_hh is not None:
+            u = [x + b[None] for x, b in zip(u, biases, strict=True)]
+        a = [zs[:, t, k].astype(jnp.float32) for k in parts]
+        activated, after = gates.step(tuple(a), tuple(u), before)
+        y = after[-1]
+        if mask is not None:
+            valid = _at(mask, t)
+            after, y = _select(valid, after, carry), jnp.where(valid, y, 0.0)
+        ys[:, t] = y.astype(ys.dtype)
+        if kept is not None:
+            kept_gates, kept_carry = kept
+            for k, gate in enumerate(activated):
+                kept_gates[:, t, k] = gate.astype(ys.dtype)
+            for kept_c, c in zip(kept_carry, before, strict=True):
+                kept_c[:, t] = c.astype(ys.dtype)
+        return after
+
+    _write(last, lax.fori_loop(0, time, body, _read(first)))
+
+
+def _backward(
+    shared, tiled, d_parts, d_first, d_reset_carry, *, gates: _Gates, time: int
+) -> None:
+    kept_gates, previous, mask, reset, d_ys, d_last = tiled
+    weights = [shared[k] for k in range(shared.shape[0])]
+
+    def body(s, state):
+        t = time - 1 - s
+        d_after, d_restart = state
+        d_y = d_ys[:, t].astype(jnp.float32)
+        pushed = (*d_after[:-1], d_after[-1] + d_y)
+        activated = [kept_gates[:, t, k].astype(jnp.float32) for k in range(gates.kept)]
+        c = previous[:, t].astype(jnp.float32)
+        d_a, d_u, d_before = gates.pull(tuple(activated), c, pushed)
+        if mask is not None:
+            valid = _at(mask, t)
+            nothing = (jnp.zeros_like(d_y),) * len(d_u)
+            d_a, d_u = _select(valid, d_a, nothing), _select(valid, d_u, nothing)
+            d_before = _select(valid, d_before, d_after)
+        for d, part in zip((d_a, d_u), d_parts, strict=False):
+            for k, d_k in enumerate(d):
+                part[:, t, k] = d_k.astype(part.dtype)
+        for d_k, w in zip(d_u, weights, strict=True):
+            d_h = jnp.dot(d_k.astype(w.dtype), w, preferred_element_type=jnp.float32)
+            d_before = (*d_before[:-1], d_before[-1] + d_h)
+        if reset is not None:
+            where = _at(reset, t)
+            if mask is not None:
+                where = where & _at(mask, t)
+            nothing = tuple(map(jnp.zeros_like, d_before))
+            from_restart = _select(where, d_before, nothing)
+            d_restart = tuple(map(jnp.add, d_restart, from_restart))
+            d_before = _select(where, nothing, d_before)
+        return d_before, d_restart
+
+    start = _read(d_last)
+    d_restart = () if reset is None else tuple(map(jnp.zeros_like, start))
+    d_before, d_restart = lax.fori_loop(0, time, body, (start, d_restart))
+    _write(d_first, d_before)
+    if reset is not None:
+        _write(d_reset_carry, d_restart)
+
+
+def _at(flags: Any, t: Any) -> Array:
+    return flags[:, t][:, None] != 0
+
+
+def _read(refs: Any) -> Arrays:
+    return tuple(ref[...].astype(jnp.float32) for ref in refs)
+
+
+def _write(refs: Any, values: Arrays) -> None:
+    for ref, x in zip(refs, values, strict=True):
+        ref[...] = x.astype(ref.dtype)
+
+
+def _select(where: Array, one: Arrays, other: Arrays) -> Arrays:
+    return tuple(jnp.where(where, a, b) for a, b in zip(one, other, strict=True))
+
+
+# Around the kernels: arrays as a kernel wants them, and back.
+
+
+def _call(
+    kernel: Callable[..., None],
+    sizes: _Sizes,
+    *,
+    shared: Any,
+    tiled: Any,
+    out: Any,
+    interpret: bool,
+) -> Any:
+    """Run a kernel for each tile of the batch, on all of ``shared``."""
+
+    def whole(a):
+        return pl.BlockSpec(a.shape, lambda i: (0,) * a.ndim)
+
+    def tile(a):
+        return pl.BlockSpec((ROWS, *a.shape[1:]), lambda i: (i, *(0,) * (a.ndim - 1)))
+
+    options = {}
+    if not interpret:
+        # Not every JAX that runs the rest of this package has Triton's backend.
+        from jax.experimental.pallas import triton
+
+        # Nothing in the loop is worth loading ahead in copies of the weights' size.
+        options["compiler_params"] = triton.CompilerParams(num_warps=4, num_stages=1)
+    return pl.pallas_call(
+        kernel,
+        out_shape=out,
+        grid=(sizes.rows // ROWS,),
+        in_specs=(jax.tree.map(whole, shared), jax.tree.map(tile, tiled)),
+        out_specs=jax.tree.map(tile, out),
+        interpret=interpret,
+        **options,
+    )(shared, tiled)
+
+
+def _shape(sizes: _Sizes, dtype: Any, *axes: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((sizes.rows, *axes, sizes.units), dtype)
+
+
+def _columns(a: Array, sizes: _Sizes) -> Array:
+    """The gates' blocks of columns, apart and padded: ``(gates, …, units)``."""
+    a = jnp.moveaxis(_apart(a, sizes.hidden), -2, 0)
+    more = sizes.units - sizes.hidden
+    return jnp.pad(a, [(0, 0), *[(0, more)] * (a.ndim - 1)])
+
+
+def _apart(a: Array, hidden: int) -> Array:
+    return a.reshape(*a.shape[:-1], -1, hidden)
+
+
+def _joined(a: Array, sizes: _Sizes) -> Array:
+    a = _cut(a, sizes)
+    return a.reshape(*a.shape[:-2], -1)
+
+
+def _tiles(tree: Any, sizes: _Sizes) -> Any:
+    """Arrays ``(batch, …, hidden)``, padded to whole tiles and units."""
+    rows, units = sizes.rows - sizes.batch, sizes.units - sizes.hidden
+    return jax.tree.map(
+        lambda a: jnp.pad(a, [(0, rows), *[(0, 0)] * (a.ndim - 2), (0, units)]), tree
+    )
+
+
+def _cut(a: Array, sizes: _Sizes) -> Array:
+    return a[: sizes.batch, ..., : sizes.hidden]
+
+
+def _flags(flags: Array, sizes: _Sizes) -> Array | None:
+    """One integer a flag: a GPU cannot address single bits."""
+    if flags.ndim == 1:
+        return None
+    rows = sizes.rows - sizes.batch
+    return jnp.pad(flags.astype(jnp.int32), [(0, rows), (0, 0)])
