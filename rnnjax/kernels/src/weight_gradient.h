@@ -47,9 +47,9 @@ class WeightGradientPass {
   // The part of the result that one task makes.
   struct Part {
     int64_t first_panel, last_panel, first_input, inputs;
-    float* sums;  // (panel, input, vector, lane)
-    float* dz;    // (row of the chunk, vector, lane)
-    float* x;     // (row of the chunk, input and padding)
+    float* sums = nullptr;  // (panel, input, vector, lane)
+    float* dz = nullptr;    // (row of the chunk, vector, lane)
+    float* x = nullptr;     // (row of the chunk, input and padding)
   };
 
   Part part_of(int64_t task) const {
