@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -41,35 +40,13 @@ def _native_value(
 
 
 def _native_cotangent(*operands: Array, cell: Equations) -> Sequence[Array]:
-    bind = functools.partial(cotangent_p.bind, cell=cell)
-    parts, *rest = jax.eval_shape(bind, *operands)
-    if cell.joined:
-        shapes = [parts, *rest]
-    else:
-        # The native GRU packs what its two parts share: n, r and z, q.
-        b, t, k = parts.shape
-        shapes = [jax.ShapeDtypeStruct((b, t, k // 3 * 4), parts.dtype), *rest[1:]]
-    out = jax.ffi.ffi_call(f"rnnjax_{cell.target}_backward", shapes)(
-        *operands, **dict(cell.attributes)
-    )
-    if cell.joined:
-        return out
-    n, r, z, q = jnp.split(out[0], 4, axis=-1)
-    by_input = jnp.concatenate([r, z, n], axis=-1)
-    return [by_input, jnp.concatenate([r, z, q], axis=-1), *out[1:]]
-
-
-def _on_cpu(native_fun: Callable, reference_fun: Callable) -> mlir.LoweringRule:
-    """The native function, or the reference where the native library is missing."""
-
-    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
-        found = native.available()
-        if found:
-            native.register()
-        fun = native_fun if found else reference_fun
-        return _lowered(fun)(ctx, *operands, **params)
-
-    return rule
+    shapes = jax.eval_shape(functools.partial(cotangent_p.bind, cell=cell), *operands)
+    # The gates are read for the last time, as a rule: their memory, the most of all
+    # that a forward pass keeps, becomes the gradient's where that has their shape.
+    shared = {0: 0} if shapes[0].shape == operands[0].shape else {}
+    return jax.ffi.ffi_call(
+        f"rnnjax_{cell.target}_backward", shapes, input_output_aliases=shared
+    )(*operands, **dict(cell.attributes))
 
 
 def _register(primitive: Primitive, part: str, **rules: mlir.LoweringRule) -> None:
@@ -107,13 +84,13 @@ mlir.register_lowering(cotangent_p, _COTANGENT)
 _register(
     value_p,
     "value",
-    cpu=_on_cpu(_native_value, functools.partial(reference.value, hoist=False)),
+    cpu=native.lowering(_native_value, functools.partial(reference.value, hoist=False)),
     cuda=_VALUE,
 )
 _register(
     cotangent_p,
     "cotangent",
-    cpu=_on_cpu(_native_cotangent, reference.cotangent),
+    cpu=native.lowering(_native_cotangent, reference.cotangent),
     cuda=_COTANGENT,
 )
 

@@ -13,15 +13,20 @@ import ctypes
 import functools
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+from jax.interpreters import mlir
 
-TARGETS = tuple(
-    f"rnnjax_{cell}_{direction}"
-    for cell in ("lstm", "gru", "elman")
-    for direction in ("forward", "forward_residuals", "backward")
+TARGETS = (
+    *(
+        f"rnnjax_{cell}_{direction}"
+        for cell in ("lstm", "gru", "elman")
+        for direction in ("forward", "forward_residuals", "backward")
+    ),
+    "rnnjax_weight_gradient",
 )
 
 
@@ -113,3 +118,34 @@ def register() -> None:
     for target in TARGETS:
         capsule = jax.ffi.pycapsule(getattr(library, target))
         jax.ffi.register_ffi_target(target, capsule, platform="cpu")
+
+
+def lowering(
+    native_fun: Callable, reference_fun: Callable, multiple_results: bool = True
+) -> mlir.LoweringRule:
+    """Lower a primitive to the native function, or where that is missing to the other.
+
+    Args:
+      native_fun: calls targets of the library with `jax.ffi.ffi_call`.
+      reference_fun: computes the same from operations of JAX.
+      multiple_results: what both of them return, as of the primitive.
+
+    Returns:
+      A rule for `jax.interpreters.mlir.register_lowering` with ``platform="cpu"``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> rule = lowering(jnp.sin, jnp.sin, multiple_results=False)
+
+    """
+
+    def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
+        found = available()
+        if found:
+            register()
+        fun = native_fun if found else reference_fun
+        return mlir.lower_fun(fun, multiple_results=multiple_results)(
+            ctx, *operands, **params
+        )
+
+    return rule

@@ -28,6 +28,7 @@ from jax.interpreters import partial_eval as pe
 
 from rnnjax.kernels import reference
 from rnnjax.kernels.equations import Equations
+from rnnjax.kernels.products import product_p
 from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
 
 
@@ -130,8 +131,8 @@ def _value_jvp(
     n = 1 + cell.carries
     out, gates, previous = out[:n], out[n], out[n + 1 :]
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
-    by_input = [(d.xs, at.w_ih), (at.xs, d.w_ih)]
-    by_hidden = [(previous[-1], d.w_hh)]
+    by_input = [(d.xs, at.w_ih, jnp.matmul), (at.xs, d.w_ih, product_p.bind)]
+    by_hidden = [(previous[-1], d.w_hh, product_p.bind)]
     shape = (*gates.shape[:2], at.w_hh.shape[1])
     if cell.joined:
         parts = [_affine(shape, gates.dtype, by_input + by_hidden, d.b_ih)]
@@ -153,8 +154,8 @@ def _affine(shape: tuple[int, int, int], dtype: Any, products: Sequence, b: Any)
     """
     rows = shape[0] * shape[1]
     terms = [
-        x.reshape(rows, x.shape[-1]) @ w
-        for x, w in products
+        multiply(x.reshape(rows, x.shape[-1]), w)
+        for x, w, multiply in products
         if not (_is_zero(x) or _is_zero(w))
     ]
     if not _is_zero(b):

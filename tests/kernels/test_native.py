@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax.kernels import native
+from rnnjax.kernels import native, products
 
 from . import reference
 from .reference import GATES
@@ -43,12 +43,17 @@ SHAPES = [
     (20, 35, 50, 72),
     (3, 2, 1024, 512),
     (2, 2, 9, 1024),
+    (12, 20, 512, 512),
 ]
 SIGNALS = ["plain", "mask", "reset", "mask+reset"]
 
 
 class Problem:
-    """Random weights, inputs and signals for one cell and shape."""
+    """Random weights, inputs and signals for one cell and shape.
+
+    `backward` gives what the two products receive, for a cell where they enter apart
+    or not, then the gradients of the carry and of the reset carry.
+    """
 
     def __init__(self, cell, shape, signals="plain", seed=0, dtype=np.float32):
         batch, time, inputs, hidden = shape
@@ -130,15 +135,18 @@ class Problem:
         native.register()
         batch, time, _, hidden = self.shape
         reset = [(batch, hidden) if self.reset is not None else (0,)]
-        shapes = [(batch, time, SAVED[self.cell] * hidden)]
+        # Where the two products enter apart, both receive a gradient.
+        parts = 2 if self.cell == "gru" else 1
+        shapes = [(batch, time, GATES[self.cell] * hidden)] * parts
         shapes += [(batch, hidden)] * len(self.carry) + reset * len(self.carry)
         call = jax.ffi.ffi_call(
             f"{self.target}_backward",
             [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes],
         )
-        return jax.jit(lambda *a: call(*a, **self.attributes))(
+        out = jax.jit(lambda *a: call(*a, **self.attributes))(
             *self.backward_arguments(residuals)
         )
+        return (out[0], *out) if parts == 1 else tuple(out)
 
     def in_float64(self):
         """Weights, carries, inputs and signals, as the reference takes them."""
@@ -159,27 +167,20 @@ class Problem:
             self.cell, weights, tape, mask, reset, dys, d_last
         )
 
-    def weight_gradients(self, dz, h_prev):
+    def weight_gradients(self, dz_input, dz_hidden, h_prev):
         """The products over time and batch that follow the backward kernel."""
-        hidden = self.shape[-1]
-        dz, h_prev = np.asarray(dz, np.float64), np.asarray(h_prev, np.float64)
-        if self.cell == "gru":
-            to_input = np.concatenate(
-                [dz[..., hidden : 3 * hidden], dz[..., :hidden]], axis=-1
-            )
-            to_hidden = dz[..., hidden:]
-        else:
-            to_input = to_hidden = dz
-        xs = np.asarray(self.xs, np.float64)
+        dz_input, dz_hidden, h_prev, xs = (
+            np.asarray(a, np.float64) for a in (dz_input, dz_hidden, h_prev, self.xs)
+        )
         if self.mask is not None:
             xs = np.where(self.mask[..., None], xs, 0)
         gradients = {
-            "w_ih": np.einsum("bti,btg->ig", xs, to_input),
-            "w_hh": np.einsum("bth,btg->hg", h_prev, to_hidden),
-            "b": to_input.sum((0, 1)),
+            "w_ih": np.einsum("bti,btg->ig", xs, dz_input),
+            "w_hh": np.einsum("bth,btg->hg", h_prev, dz_hidden),
+            "b": dz_input.sum((0, 1)),
         }
         if self.cell == "gru":
-            gradients["b_hn"] = dz[..., 3 * hidden :].sum((0, 1))
+            gradients["b_hn"] = dz_hidden[..., -self.shape[-1] :].sum((0, 1))
         return gradients
 
 
@@ -214,7 +215,7 @@ def check_values_and_gradients(problem, tolerance):
 
     residuals = results[1 + carries :]
     assert all(np.isfinite(np.float32(a)).all() for a in residuals)
-    dz, *others = problem.backward(residuals)
+    dz_input, dz_hidden, *others = problem.backward(residuals)
     for actual, expected in zip(others[:carries], d_carry, strict=True):
         assert_close(actual, expected, tolerance)
     if problem.reset is None:
@@ -223,8 +224,9 @@ def check_values_and_gradients(problem, tolerance):
         for actual, expected in zip(others[carries:], d_reset, strict=True):
             assert_close(actual, expected, tolerance)
     if problem.mask is not None:
-        assert not np.asarray(dz, np.float32)[~problem.mask].any()
-    actual = problem.weight_gradients(dz, residuals[-1])
+        for dz in (dz_input, dz_hidden):
+            assert not np.asarray(dz, np.float32)[~problem.mask].any()
+    actual = problem.weight_gradients(dz_input, dz_hidden, residuals[-1])
     for name, expected in d_weights.items():
         assert_close(actual[name], expected, tolerance)
 
@@ -329,8 +331,9 @@ def test_a_sequence_without_valid_steps_is_the_identity(cell, time):
     np.testing.assert_array_equal(results[0], 0)
     for actual, expected in zip(results[1 : 1 + carries], problem.carry, strict=True):
         np.testing.assert_array_equal(actual, expected)
-    dz, *others = problem.backward(results[1 + carries :])
-    np.testing.assert_array_equal(dz, 0)
+    dz_input, dz_hidden, *others = problem.backward(results[1 + carries :])
+    np.testing.assert_array_equal(dz_input, 0)
+    np.testing.assert_array_equal(dz_hidden, 0)
     for actual, expected in zip(others[:carries], problem.d_last, strict=True):
         np.testing.assert_array_equal(actual, expected)
     for actual in others[carries:]:
@@ -366,6 +369,51 @@ def test_activations_at_infinity_and_nan(instruction_set):
     sigmoid, tanh = activations(x)
     np.testing.assert_allclose(sigmoid, [1, 0, 1, 0, np.nan, 0.5], atol=1e-37)
     np.testing.assert_array_equal(tanh, np.array([1, -1, 1, -1, np.nan, 0], np.float32))
+
+
+# (rows, inputs, outputs): parts of a chunk and of a register block, both ways of
+# dividing the work.
+PRODUCTS = [
+    (0, 3, 4),
+    (1, 1, 1),
+    (7, 13, 33),
+    (128, 6, 64),
+    (129, 50, 65),
+    (1000, 30, 120),
+    (700, 257, 512),
+    (16000, 16, 40),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
+def test_a_weight_gradient_equals_the_product_in_float64(instruction_set, shape, dtype):
+    rows, inputs, outputs = shape
+    random = np.random.default_rng(0)
+    x = jnp.asarray(random.normal(size=(rows, inputs)), dtype)
+    dz = jnp.asarray(random.normal(size=(rows, outputs)), dtype)
+    assert_close(
+        jax.jit(products.gradient_p.bind)(x, dz),
+        np.float64(x).T @ np.float64(dz),
+        1e-6 if dtype == np.float32 else 2**-8,
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "dz", "result", "message"),
+    [
+        ((4,), (4, 2), (4, 2), r"x is float32 of shape \(4,\), expected"),
+        ((4, 3), (5, 2), (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
+        ((4, 3), (4, 2), (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
+    ],
+)
+def test_a_weight_gradient_of_wrong_shapes_is_an_error(x, dz, result, message):
+    native.register()
+    call = jax.ffi.ffi_call(
+        "rnnjax_weight_gradient", jax.ShapeDtypeStruct(result, np.float32)
+    )
+    with pytest.raises(Exception, match=f"rnnjax_weight_gradient: {message}"):
+        jax.block_until_ready(call(np.ones(x, np.float32), np.ones(dz, np.float32)))
 
 
 WRONG = [

@@ -12,7 +12,7 @@ from jax import export, lax
 
 import rnnjax
 from rnnjax import kernels, scan
-from rnnjax.kernels import lowerings, primitives, reference
+from rnnjax.kernels import lowerings, native, primitives, reference
 
 pytestmark = pytest.mark.float32
 
@@ -273,6 +273,12 @@ def test_shared_weights_have_one_gradient_product(name):
     assert not for_each & shared
     if kernels.status().lstm.name == "native":
         assert f"{k},{batch * TIME}" not in shared
+        program = str(jax.jit(jax.grad(of_batch)).lower(params, xs).compile().as_text())
+        products = [
+            line for line in program.splitlines() if "rnnjax_weight_gradient" in line
+        ]
+        made = [re.findall(r"f32\[([\d,]+)\]", line)[0] for line in products]
+        assert sorted(made) == sorted([f"{INPUT},{k}", f"{HIDDEN},{k}"])
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -424,11 +430,7 @@ def test_export(name, platform):
     args, mask, where = problem(name, "both")
     run = loss(make(name), mask, where)
 
-    calls = (
-        f"rnnjax_{name.split('_')[0]}_{part}"
-        for part in ("forward_residuals", "backward")
-    )
-    allowed = [export.DisabledSafetyCheck.custom_call(call) for call in calls]
+    allowed = [export.DisabledSafetyCheck.custom_call(t) for t in native.TARGETS]
     gradient = jax.jit(jax.grad(run))
     program = export.export(
         gradient,

@@ -72,7 +72,7 @@ class BackwardPass {
     const float *dz[R], *start[R];
     float* dh[R];
     for (int r = 0; r < R; ++r) {
-      dz[r] = rows[r].dz + Cell::kHiddenFirst * p_.size.hidden;
+      dz[r] = rows[r].dz;
       start[r] = dh[r] = rows[r].dh + first;
     }
     Vec sums[R][V];
@@ -87,7 +87,7 @@ class BackwardPass {
     const int64_t* rows;
     float *dc, *dh;              // (count, padded)
     float *dc_reset, *dh_reset;  // (count, padded), null without resets
-    float* dz_buffers;           // (count, kSaved * hidden), D is not float
+    float *dz, *dz_input;        // (count, width), where D is not float
     BackwardRow<D>* active;
     int64_t* resets;             // rows whose step began with a reset
   };
@@ -112,8 +112,8 @@ class BackwardPass {
       if (Cell::kHasMemory) task.dc_reset = zeros(task.count * padded_);
     }
     if (kStaged) {
-      task.dz_buffers =
-          take<float>(host_, task.count * Cell::kSaved * size.hidden);
+      task.dz = take<float>(host_, task.count * width_);
+      if (Cell::kApart) task.dz_input = take<float>(host_, task.count * width_);
     }
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t row = task.rows[r] * size.hidden;
@@ -140,34 +140,40 @@ class BackwardPass {
 
   void step(Task& task, int64_t t) const {
     const Sizes& size = p_.size;
-    const int64_t saved_size = Cell::kSaved * size.hidden;
     int64_t count = 0, resets = 0;
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t step = task.rows[r] * size.time + t;
-      D* dz = as(p_.dz) + step * saved_size;
+      D* dz = as(p_.dz) + step * width_;
+      D* dz_input = Cell::kApart ? as(p_.dz_input) + step * width_ : nullptr;
       if (p_.mask && !p_.mask[step]) {
-        std::memset(dz, 0, sizeof(D) * saved_size);
+        std::memset(dz, 0, sizeof(D) * width_);
+        if (Cell::kApart) std::memset(dz_input, 0, sizeof(D) * width_);
         continue;
       }
       if (p_.reset && p_.reset[step]) task.resets[resets++] = r;
       BackwardRow<D>& row = task.active[count++];
       row = {};
-      row.saved = as(p_.saved) + step * saved_size;
+      row.saved = as(p_.saved) + step * Cell::kSaved * size.hidden;
       if (p_.prev) row.prev = as(p_.prev) + step * size.hidden;
       row.dy = as(p_.dys) + step * size.hidden;
       row.dh = task.dh + r * padded_;
       if constexpr (Cell::kHasMemory) row.dc = task.dc + r * padded_;
       if constexpr (kStaged) {
-        row.dz = task.dz_buffers + r * saved_size;
+        row.dz = task.dz + r * width_;
+        row.dz_input = task.dz_input + r * width_;
       } else {
         row.dz = dz;
+        row.dz_input = dz_input;
       }
       for (int64_t block = 0; block < cut_.blocks; ++block) {
         Cell::differentiate(Units{block * kLanes, lanes_at(size.hidden, block),
                                   size.hidden},
                             p_.relu, row);
       }
-      if constexpr (kStaged) convert(row.dz, dz, saved_size);
+      if constexpr (kStaged) {
+        convert(row.dz, dz, width_);
+        if (Cell::kApart) convert(row.dz_input, dz_input, width_);
+      }
     }
     for (int64_t panel = 0; panel < cut_.panels; ++panel) {
       with_width(cut_.width(panel), [&](auto width) {

@@ -8,6 +8,8 @@
 //                  from kInputFirst on, the recurrent one from kHiddenFirst on,
 //   kInputOrder    which gate of w_ih stands at each place of a panel,
 //   kHasMemory     whether its carry has a `c` beside `h`,
+//   kApart         whether the two products enter apart, and so receive
+//                  different gradients,
 //   kUnitBlocks    how many blocks of hidden units share a panel.
 
 #ifndef RNNJAX_CELLS_H_
@@ -31,8 +33,10 @@ struct ForwardRow {
   D* c_prev;  // null when nothing is saved
 };
 
-// One row of one backward step. `dz` holds floats, in the output itself or in
-// a buffer that is then rounded into it.
+// One row of one backward step. `dz` is what the recurrent product receives,
+// `dz_input` what the other does where it differs; floats, in the output
+// itself or in a buffer that is then rounded into it. `dz` may share its
+// memory with `saved`: a unit's values are read before any is written.
 template <class D>
 struct BackwardRow {
   const D* saved;
@@ -41,6 +45,7 @@ struct BackwardRow {
   float* dc;
   float* dh;
   float* dz;
+  float* dz_input;
 };
 
 // A block of hidden units: its first unit, its lanes in use, the layer's size.
@@ -74,7 +79,7 @@ struct Lstm {
   static constexpr int kGates = 4, kSaved = 4, kSums = 4;
   static constexpr int kInputFirst = 0, kHiddenFirst = 0, kUnitBlocks = 1;
   static constexpr int kInputOrder[] = {0, 1, 2, 3};
-  static constexpr bool kHasMemory = true;
+  static constexpr bool kHasMemory = true, kApart = false;
 
   template <class D>
   static RNNJAX_INLINE void finish(const float* sums, Units units, bool,
@@ -122,7 +127,7 @@ struct Gru {
   static constexpr int kGates = 3, kSaved = 4, kSums = 4;
   static constexpr int kInputFirst = 0, kHiddenFirst = 1, kUnitBlocks = 1;
   static constexpr int kInputOrder[] = {2, 0, 1};
-  static constexpr bool kHasMemory = false;
+  static constexpr bool kHasMemory = false, kApart = true;
 
   template <class D>
   static RNNJAX_INLINE void finish(const float* sums, Units units, bool,
@@ -150,10 +155,14 @@ struct Gru {
     const Vec dh =
         load(row.dh + units.first) + load(row.dy + units.first, units.lanes);
     const Vec dn = dh * (1.0f - z) * (1.0f - n * n);
-    save(row.dz, units, 0, dn);
-    save(row.dz, units, 1, dn * q * r * (1.0f - r));
-    save(row.dz, units, 2, dh * (h - n) * z * (1.0f - z));
-    save(row.dz, units, 3, dn * r);
+    const Vec dr = dn * q * r * (1.0f - r);
+    const Vec dz = dh * (h - n) * z * (1.0f - z);
+    save(row.dz_input, units, 0, dr);
+    save(row.dz_input, units, 1, dz);
+    save(row.dz_input, units, 2, dn);
+    save(row.dz, units, 0, dr);
+    save(row.dz, units, 1, dz);
+    save(row.dz, units, 2, dn * r);
     store(row.dh + units.first, dh * z);
   }
 };
@@ -163,7 +172,7 @@ struct Elman {
   static constexpr int kInputFirst = 0, kHiddenFirst = 0;
   static constexpr int kUnitBlocks = kVectors;
   static constexpr int kInputOrder[] = {0};
-  static constexpr bool kHasMemory = false;
+  static constexpr bool kHasMemory = false, kApart = false;
 
   template <class D>
   static RNNJAX_INLINE void finish(const float* sums, Units units,

@@ -5,33 +5,12 @@
 #include "buffers.h"
 #include "host.h"
 #include "problem.h"
+#include "signatures.h"
 
 namespace rnnjax {
 namespace {
 
 std::atomic<const Kernels*> active{nullptr};
-
-using In = const void*;
-using Out = void*;
-using ForwardIn = Field<Forward, In>;
-using ForwardOut = Field<Forward, Out>;
-using BackwardIn = Field<Backward, In>;
-using BackwardOut = Field<Backward, Out>;
-
-constexpr Presence kOptional = Presence::kOptional;
-constexpr Presence kWithReset = Presence::kWithReset;
-
-// What a target takes and gives, in order.
-template <class Input, class Output>
-struct Signature {
-  const char* target;
-  Widths widths;
-  std::vector<Input> inputs;
-  std::vector<Output> outputs;
-};
-
-using ForwardSignature = Signature<ForwardIn, ForwardOut>;
-using BackwardSignature = Signature<BackwardIn, BackwardOut>;
 
 template <class Buffers>
 ffi::Error check_count(const char* target, const char* what,
@@ -93,8 +72,11 @@ ffi::Error read(const S& signature, ffi::RemainingArgs args,
     }
     for (size_t i = 0; i < signature.outputs.size(); ++i) {
       const auto& field = signature.outputs[i];
-      problem.*field.data =
-          checker.check(field, **rets.get<ffi::AnyBuffer>(i));
+      const ffi::AnyBuffer& buffer = **rets.get<ffi::AnyBuffer>(i);
+      problem.*field.data = checker.check(field, buffer);
+      if (checker.error().success()) {
+        prefer_huge_pages(buffer.untyped_data(), buffer.size_bytes());
+      }
     }
   }
   return checker.error();
@@ -103,9 +85,6 @@ ffi::Error read(const S& signature, ffi::RemainingArgs args,
 template <class Problem>
 ffi::Error run(ffi::ThreadPool pool, const Problem& problem,
                void (*Kernels::*kernel)(const Problem&, Host&)) {
-  if (problem.size.batch == 0 || problem.size.hidden == 0) {
-    return ffi::Error::Success();
-  }
   try {
     PoolHost<ffi::ThreadPool> host(pool);
     (active.load()->*kernel)(problem, host);
@@ -114,6 +93,16 @@ ffi::Error run(ffi::ThreadPool pool, const Problem& problem,
                       "rnnjax: out of memory for packed weights and carries.");
   }
   return ffi::Error::Success();
+}
+
+// Runs a kernel over time, if there is anything to walk over.
+template <class Problem>
+ffi::Error walk(ffi::ThreadPool pool, const Problem& problem,
+                void (*Kernels::*kernel)(const Problem&, Host&)) {
+  if (problem.size.batch == 0 || problem.size.hidden == 0) {
+    return ffi::Error::Success();
+  }
+  return run(pool, problem, kernel);
 }
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args,
@@ -126,7 +115,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args,
       error.failure()) {
     return error;
   }
-  return run(pool, problem, kernel);
+  return walk(pool, problem, kernel);
 }
 
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
@@ -139,126 +128,42 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
       error.failure()) {
     return error;
   }
-  return run(pool, problem, kernel);
+  return walk(pool, problem, kernel);
 }
 
-// The same target with what the backward pass will want.
-ForwardSignature with(ForwardSignature signature, const char* target,
-                      const std::vector<ForwardOut>& residuals) {
-  signature.target = target;
-  signature.outputs.insert(signature.outputs.end(), residuals.begin(),
-                           residuals.end());
-  return signature;
+ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
+                           ffi::AnyBuffer dz,
+                           ffi::Result<ffi::AnyBuffer> d_w) {
+  const auto wrong = [](const char* name, const ffi::AnyBuffer& buffer,
+                        const char* expected) {
+    return ffi::Error::InvalidArgument(
+        std::string("rnnjax_weight_gradient: ") + name + " is " +
+        describe(buffer.element_type()) + " of shape " +
+        describe(buffer.dimensions()) + ", expected " + expected + ".");
+  };
+  const ffi::DataType dtype = x.element_type();
+  if (x.dimensions().size() != 2 || (dtype != ffi::F32 && dtype != ffi::BF16)) {
+    return wrong("x", x, "float32 or bfloat16 of two dimensions");
+  }
+  const int64_t rows = x.dimensions()[0], inputs = x.dimensions()[1];
+  if (dz.element_type() != dtype || dz.dimensions().size() != 2 ||
+      dz.dimensions()[0] != rows) {
+    return wrong("dz", dz, "the dtype and the rows of x in two dimensions");
+  }
+  const int64_t outputs = dz.dimensions()[1];
+  if (d_w->element_type() != dtype || d_w->dimensions().size() != 2 ||
+      d_w->dimensions()[0] != inputs || d_w->dimensions()[1] != outputs) {
+    return wrong("d_w", *d_w, "the dtype of x, and (columns of x, of dz)");
+  }
+  const WeightGradient problem{rows,
+                               inputs,
+                               outputs,
+                               dtype == ffi::BF16,
+                               x.untyped_data(),
+                               dz.untyped_data(),
+                               d_w->untyped_data()};
+  return run(pool, problem, &Kernels::weight_gradient);
 }
-
-// ---- the signatures -------------------------------------------------------
-
-const ForwardIn kForwardMask = {"mask", "BT", nullptr, kOptional,
-                                &Forward::mask};
-const ForwardIn kForwardReset = {"reset", "BT", nullptr, kOptional,
-                                 &Forward::reset};
-const BackwardIn kBackwardMask = {"mask", "BT", nullptr, kOptional,
-                                  &Backward::mask};
-const BackwardIn kBackwardReset = {"reset", "BT", nullptr, kOptional,
-                                   &Backward::reset};
-
-const ForwardSignature kLstmForward = {
-    "rnnjax_lstm_forward",
-    {4, 4},
-    {{"xs", "BTI", &Forward::xs},
-     {"w_ih", "IG", &Forward::w_ih},
-     {"w_hh", "HG", &Forward::w_hh},
-     {"b", "G", &Forward::bias},
-     {"c0", "BH", &Forward::c0},
-     {"h0", "BH", &Forward::h0},
-     kForwardMask,
-     kForwardReset,
-     {"c_reset", "BH", &Forward::c_reset, kWithReset},
-     {"h_reset", "BH", &Forward::h_reset, kWithReset}},
-    {{"ys", "BTH", &Forward::ys},
-     {"c_T", "BH", &Forward::c_last},
-     {"h_T", "BH", &Forward::h_last}}};
-const ForwardSignature kLstmForwardResiduals =
-    with(kLstmForward, "rnnjax_lstm_forward_residuals",
-         {{"gates", "BTS", &Forward::saved},
-          {"c_prev", "BTH", &Forward::c_prev},
-          {"h_prev", "BTH", &Forward::h_prev}});
-const BackwardSignature kLstmBackward = {
-    "rnnjax_lstm_backward",
-    {4, 4},
-    {{"gates", "BTS", &Backward::saved},
-     {"c_prev", "BTH", &Backward::prev},
-     {"w_hh", "HG", &Backward::w_hh},
-     kBackwardMask,
-     kBackwardReset,
-     {"dys", "BTH", &Backward::dys},
-     {"dc_T", "BH", &Backward::dc_last},
-     {"dh_T", "BH", &Backward::dh_last}},
-    {{"dz", "BTS", &Backward::dz},
-     {"dc0", "BH", &Backward::dc0},
-     {"dh0", "BH", &Backward::dh0},
-     {"dc_reset", "BH", &Backward::dc_reset, kWithReset},
-     {"dh_reset", "BH", &Backward::dh_reset, kWithReset}}};
-
-const ForwardSignature kGruForward = {
-    "rnnjax_gru_forward",
-    {3, 4},
-    {{"xs", "BTI", &Forward::xs},
-     {"w_ih", "IG", &Forward::w_ih},
-     {"w_hh", "HG", &Forward::w_hh},
-     {"b", "G", &Forward::bias},
-     {"b_hn", "H", &Forward::bias_hn},
-     {"h0", "BH", &Forward::h0},
-     kForwardMask,
-     kForwardReset,
-     {"h_reset", "BH", &Forward::h_reset, kWithReset}},
-    {{"ys", "BTH", &Forward::ys}, {"h_T", "BH", &Forward::h_last}}};
-const ForwardSignature kGruForwardResiduals =
-    with(kGruForward, "rnnjax_gru_forward_residuals",
-         {{"gates", "BTS", &Forward::saved},
-          {"h_prev", "BTH", &Forward::h_prev}});
-const BackwardSignature kGruBackward = {
-    "rnnjax_gru_backward",
-    {3, 4},
-    {{"gates", "BTS", &Backward::saved},
-     {"h_prev", "BTH", &Backward::prev},
-     {"w_hh", "HG", &Backward::w_hh},
-     kBackwardMask,
-     kBackwardReset,
-     {"dys", "BTH", &Backward::dys},
-     {"dh_T", "BH", &Backward::dh_last}},
-    {{"dpre", "BTS", &Backward::dz},
-     {"dh0", "BH", &Backward::dh0},
-     {"dh_reset", "BH", &Backward::dh_reset, kWithReset}}};
-
-const ForwardSignature kElmanForward = {
-    "rnnjax_elman_forward",
-    {1, 1},
-    {{"xs", "BTI", &Forward::xs},
-     {"w_ih", "IG", &Forward::w_ih},
-     {"w_hh", "HG", &Forward::w_hh},
-     {"b", "G", &Forward::bias},
-     {"h0", "BH", &Forward::h0},
-     kForwardMask,
-     kForwardReset,
-     {"h_reset", "BH", &Forward::h_reset, kWithReset}},
-    {{"ys", "BTH", &Forward::ys}, {"h_T", "BH", &Forward::h_last}}};
-const ForwardSignature kElmanForwardResiduals =
-    with(kElmanForward, "rnnjax_elman_forward_residuals",
-         {{"h_new", "BTS", &Forward::saved},
-          {"h_prev", "BTH", &Forward::h_prev}});
-const BackwardSignature kElmanBackward = {
-    "rnnjax_elman_backward",
-    {1, 1},
-    {{"h_new", "BTS", &Backward::saved},
-     {"w_hh", "HG", &Backward::w_hh},
-     kBackwardMask,
-     kBackwardReset,
-     {"dys", "BTH", &Backward::dys},
-     {"dh_T", "BH", &Backward::dh_last}},
-    {{"dz", "BTS", &Backward::dz},
-     {"dh0", "BH", &Backward::dh0},
-     {"dh_reset", "BH", &Backward::dh_reset, kWithReset}}};
 
 }  // namespace
 }  // namespace rnnjax
@@ -343,3 +248,14 @@ RNNJAX_ELMAN(rnnjax_elman_forward_residuals,
 RNNJAX_ELMAN(rnnjax_elman_backward,
              backward(pool, args, rets, relu, kElmanBackward, 4,
                       &Kernels::elman_backward))
+
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_gradient(XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Ret<xla::ffi::AnyBuffer>()
+                             .To(rnnjax::weight_gradient)
+                             .release();
+  return handler->Call(frame);
+}

@@ -83,10 +83,11 @@ void pack_rows(const D* matrix, int64_t columns, const Columns& from,
   }
 }
 
-// sums[r][First + v] += sum over k of inputs[r][k] * panel[k][v].
+// sums[r][First + v] += sum over k of inputs[r][k * stride] * panel[k][v].
 template <int First, int V, int R, int A>
 RNNJAX_INLINE void accumulate(Vec (&sums)[R][A], const float* const (&inputs)[R],
-                              const float* panel, int64_t count) {
+                              const float* panel, int64_t count,
+                              int64_t stride = 1) {
   static_assert(First + V <= A);
   for (int64_t k = 0; k < count; ++k, panel += V * kLanes) {
     if constexpr (kManyRegisters) {
@@ -100,14 +101,14 @@ RNNJAX_INLINE void accumulate(Vec (&sums)[R][A], const float* const (&inputs)[R]
       for (int v = 0; v < V; ++v) weights[v] = load(panel + v * kLanes);
 #pragma GCC unroll 6
       for (int r = 0; r < R; ++r) {
-        const Vec input = splat(inputs[r][k]);
+        const Vec input = splat(inputs[r][k * stride]);
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) sums[r][First + v] += input * weights[v];
       }
     } else {
       Vec input[R];
 #pragma GCC unroll 6
-      for (int r = 0; r < R; ++r) input[r] = splat(inputs[r][k]);
+      for (int r = 0; r < R; ++r) input[r] = splat(inputs[r][k * stride]);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
         const Vec weight = load(panel + v * kLanes);

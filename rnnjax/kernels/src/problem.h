@@ -51,11 +51,21 @@ struct Backward {
   const void* dys;       // (B, T, H)
   const void* dc_last;   // (B, H), LSTM only
   const void* dh_last;   // (B, H)
-  void* dz;              // (B, T, S H)
+  void* dz;              // (B, T, G H): what h @ w_hh receives
+  void* dz_input;        // (B, T, G H): what x @ w_ih receives, GRU only
   void* dc0;             // (B, H), LSTM only
   void* dh0;             // (B, H)
   void* dc_reset;        // (B, H), LSTM only
   void* dh_reset;        // (B, H)
+};
+
+// d_w = x^T dz, summed over all rows, which are all steps of all examples.
+struct WeightGradient {
+  int64_t rows, inputs, outputs;
+  bool bfloat16;
+  const void* x;   // (rows, inputs)
+  const void* dz;  // (rows, outputs)
+  void* d_w;       // (inputs, outputs)
 };
 
 // What a kernel needs from its surroundings. `run` calls body(context, index)
@@ -81,6 +91,7 @@ struct Kernels {
   void (*gru_backward)(const Backward&, Host&);
   void (*elman_forward)(const Forward&, Host&);
   void (*elman_backward)(const Backward&, Host&);
+  void (*weight_gradient)(const WeightGradient&, Host&);
 };
 
 // The widest set this machine has, or the one named; null when this library

@@ -1,0 +1,88 @@
+r"""The product with a weight matrix, whose transpose is a kernel.
+
+Of a training step, the gradient of the weights, :math:`dW = \sum_t x_t^T dz_t` over
+all steps of all examples, takes as long as walking through time does. Two primitives,
+each of which is the other's transpose in its second operand, let the native library
+have that product:
+
+.. math:: y = x\,W, \qquad dW = x^T dz,
+
+with ``x: (rows, inputs)``. They are bilinear, so these two are all that derivatives of
+any order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or over the
+rows of a gradient, it is a batched product of JAX's own.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from rnnjax.kernels import native
+
+product_p = Primitive("weight_product")
+gradient_p = Primitive("weight_gradient")
+
+
+def _product(x: Array, w: Array) -> Array:
+    return x @ w
+
+
+def _gradient(x: Array, dz: Array) -> Array:
+    return x.T @ dz
+
+
+product_p.def_impl(jax.jit(product_p.bind))
+gradient_p.def_impl(jax.jit(gradient_p.bind))
+product_p.def_abstract_eval(lambda x, w: x.update(shape=(x.shape[0], w.shape[1])))
+gradient_p.def_abstract_eval(lambda x, dz: x.update(shape=(x.shape[1], dz.shape[1])))
+
+ad.defbilinear(
+    product_p,
+    lambda dz, x, w: dz @ w.T,
+    lambda dz, x, w: gradient_p.bind(x, dz),
+)
+ad.defbilinear(
+    gradient_p,
+    lambda dw, x, dz: dz @ dw.T,
+    lambda dw, x, dz: product_p.bind(x, dw),
+)
+
+
+def _batch_product(
+    operands: Sequence[Array], dims: Sequence[int | None]
+) -> tuple[Array, int]:
+    if dims[1] is not None:
+        return _batch_apart(_product, operands, dims)
+    x, w = operands
+    x = jnp.moveaxis(x, dims[0], 0)
+    rows = product_p.bind(x.reshape(-1, x.shape[-1]), w)
+    return rows.reshape(*x.shape[:-1], w.shape[1]), 0
+
+
+def _batch_apart(
+    fun: Callable, operands: Sequence[Array], dims: Sequence[int | None]
+) -> tuple[Array, int]:
+    return jax.vmap(fun, in_axes=tuple(dims))(*operands), 0
+
+
+batching.primitive_batchers[product_p] = _batch_product
+batching.primitive_batchers[gradient_p] = lambda operands, dims: _batch_apart(
+    _gradient, operands, dims
+)
+
+
+def _native_gradient(x: Array, dz: Array) -> Array:
+    shape = jax.ShapeDtypeStruct((x.shape[1], dz.shape[1]), x.dtype)
+    return jax.ffi.ffi_call("rnnjax_weight_gradient", shape)(x, dz)
+
+
+for _primitive, _fun in ((product_p, _product), (gradient_p, _gradient)):
+    mlir.register_lowering(_primitive, mlir.lower_fun(_fun, multiple_results=False))
+mlir.register_lowering(
+    gradient_p,
+    native.lowering(_native_gradient, _gradient, multiple_results=False),
+    platform="cpu",
+)

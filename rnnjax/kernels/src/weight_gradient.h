@@ -1,0 +1,170 @@
+// The gradient of a weight matrix: x^T dz over all rows, which are all steps
+// of all examples. There are many more rows than columns of either, so a task
+// walks over the rows in chunks, and keeps the sums of its part of the result.
+
+#ifndef RNNJAX_WEIGHT_GRADIENT_H_
+#define RNNJAX_WEIGHT_GRADIENT_H_
+
+#include "memory.h"
+#include "panel.h"
+
+namespace rnnjax::RNNJAX_ISA {
+
+// A chunk of a panel stays in the first-level cache while all inputs pass.
+inline constexpr int64_t kChunk = 128;
+
+// About ten microseconds of one thread, in multiply-adds.
+inline constexpr int64_t kWorthDividedProduct = 1'000'000;
+
+template <class D>
+class WeightGradientPass {
+ public:
+  WeightGradientPass(const WeightGradient& problem, Host& host)
+      : p_(problem), host_(host), cut_(problem.outputs, kVectors) {}
+
+  void run() {
+    if (p_.inputs == 0 || p_.outputs == 0) return;
+    int64_t tasks = 1;
+    if (p_.rows * p_.inputs * p_.outputs >= kWorthDividedProduct) {
+      tasks = host_.threads();
+    }
+    // Either the columns of dz or those of x are divided. The first is better,
+    // because each is then packed by one task, but has fewer pieces.
+    by_panels_ = cut_.panels % tasks == 0 || cut_.panels >= 4 * tasks;
+    const int64_t pieces = by_panels_ ? cut_.panels : row_blocks(p_.inputs);
+    tasks_ = tasks < pieces ? tasks : pieces;
+    host_.run(
+        tasks_,
+        [](void* self, int64_t task) {
+          static_cast<WeightGradientPass*>(self)->walk(task);
+        },
+        this);
+  }
+
+ private:
+  static int64_t row_blocks(int64_t rows) { return (rows + kRows - 1) / kRows; }
+
+  // The part of the result that one task makes.
+  struct Part {
+    int64_t first_panel, last_panel, first_input, inputs;
+    float* sums;  // (panel, input, vector, lane)
+    float* dz;    // (row of the chunk, vector, lane)
+    float* x;     // (row of the chunk, input and padding)
+  };
+
+  Part part_of(int64_t task) const {
+    if (by_panels_) {
+      return {task * cut_.panels / tasks_, (task + 1) * cut_.panels / tasks_, 0,
+              p_.inputs};
+    }
+    const int64_t blocks = row_blocks(p_.inputs);
+    const int64_t first = task * blocks / tasks_ * kRows;
+    const int64_t last = (task + 1) * blocks / tasks_ * kRows;
+    return {0, cut_.panels, first,
+            (last < p_.inputs ? last : p_.inputs) - first};
+  }
+
+  // Rows of x are read down their columns: a power of two between them would
+  // put all of a column into the same few places of a cache.
+  static int64_t stride(const Part& part) {
+    return part.inputs / 64 * 64 + 80;
+  }
+
+  void walk(int64_t task) const {
+    Part part = part_of(task);
+    const int64_t panel_size = kVectors * kLanes * part.inputs;
+    const int64_t panels = part.last_panel - part.first_panel;
+    part.sums = take<float>(host_, panels * panel_size);
+    std::memset(part.sums, 0, sizeof(float) * panels * panel_size);
+    part.dz = take<float>(host_, kChunk * kVectors * kLanes);
+    part.x = take<float>(host_, kChunk * stride(part));
+    for (int64_t row = 0; row < p_.rows; row += kChunk) {
+      const int64_t left = p_.rows - row;
+      add_chunk(part, row, left < kChunk ? left : kChunk);
+    }
+    for (int64_t i = 0; i < panels; ++i) {
+      write(part.first_panel + i, part, part.sums + i * panel_size);
+    }
+  }
+
+  void add_chunk(const Part& part, int64_t row, int64_t count) const {
+    const D* x = static_cast<const D*>(p_.x) + row * p_.inputs +
+                 part.first_input;
+    for (int64_t r = 0; r < count; ++r) {
+      convert(x + r * p_.inputs, part.x + r * stride(part), part.inputs);
+    }
+    float* sums = part.sums;
+    for (int64_t panel = part.first_panel; panel < part.last_panel; ++panel) {
+      pack_columns(static_cast<const D*>(p_.dz) + row * p_.outputs, count,
+                   p_.outputs, columns(panel), part.dz);
+      with_width(cut_.width(panel), [&](auto width) {
+        constexpr int V = decltype(width)::value;
+        for_row_blocks(part.inputs, [&](auto rows, int64_t first) {
+          constexpr int R = decltype(rows)::value;
+          add_block<R, V>(part.x + first, stride(part), part.dz, count,
+                          sums + first * V * kLanes);
+        });
+      });
+      sums += kVectors * kLanes * part.inputs;
+    }
+  }
+
+  Columns columns(int64_t panel) const {
+    Columns named{};
+    named.vectors = cut_.width(panel);
+    for (int v = 0; v < named.vectors; ++v) {
+      const int64_t block = cut_.first(panel) + v;
+      named.column[v] = block * kLanes;
+      named.count[v] = lanes_at(p_.outputs, block);
+    }
+    return named;
+  }
+
+  // A chunk is summed on its own, so that rounding grows with the number of
+  // chunks and not with that of rows.
+  template <int R, int V>
+  __attribute__((noinline)) static void add_block(const float* x, int64_t stride,
+                                                  const float* dz,
+                                                  int64_t count, float* sums) {
+    Vec block[R][V] = {};
+    const float* inputs[R];
+    for (int r = 0; r < R; ++r) inputs[r] = x + r;
+    accumulate<0, V>(block, inputs, dz, count, stride);
+#pragma GCC unroll 6
+    for (int r = 0; r < R; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        float* sum = sums + (r * V + v) * kLanes;
+        store(sum, load(sum) + block[r][v]);
+      }
+    }
+  }
+
+  void write(int64_t panel, const Part& part, const float* sums) const {
+    const Columns to = columns(panel);
+    for (int64_t i = 0; i < part.inputs; ++i) {
+      D* row = static_cast<D*>(p_.d_w) + (part.first_input + i) * p_.outputs;
+      for (int v = 0; v < to.vectors; ++v, sums += kLanes) {
+        store(row + to.column[v], load(sums), to.count[v]);
+      }
+    }
+  }
+
+  const WeightGradient& p_;
+  Host& host_;
+  const Cut cut_;
+  bool by_panels_ = true;
+  int64_t tasks_ = 1;
+};
+
+inline void run_weight_gradient(const WeightGradient& problem, Host& host) {
+  if (problem.bfloat16) {
+    WeightGradientPass<BFloat16>(problem, host).run();
+  } else {
+    WeightGradientPass<float>(problem, host).run();
+  }
+}
+
+}  // namespace rnnjax::RNNJAX_ISA
+
+#endif  // RNNJAX_WEIGHT_GRADIENT_H_
