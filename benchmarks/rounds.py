@@ -11,9 +11,7 @@ from benchmarks.workloads import WORKLOADS, Case, Group, name
 
 REFERENCES = ("torch", "scan", OURS)
 BUSY = 0.05
-# Calls so long need no more rounds, and calls so short need one to warm up.
-SLOW_CALL, SLOW_ROUNDS = 0.5, 3
-QUICK_CALL = 0.05
+SLOW_CALL, SLOW_ROUNDS = 0.5, 3  # calls so long need no more rounds
 
 
 class Mismatch(RuntimeError):
@@ -135,7 +133,6 @@ def _time(
                     "time",
                     name=entry["name"],
                     seconds=effort.seconds / effort.rounds,
-                    warm_up=typical < QUICK_CALL,
                 )
                 if "failed" in reply:
                     answer |= reply

@@ -14,7 +14,6 @@ from rnnjax.kernels import compile as build
 
 FLAGS = [
     *("-std=c++17", "-pthread", "-ffp-contract=fast", "-Wall", "-Wextra", "-Werror"),
-    "-Wno-missing-field-initializers",  # what is left out is to be zero
     f"-I{build.SOURCES}",
 ]
 SANITIZE = [
