@@ -15,6 +15,7 @@ from benchmarks import (
     compare,
     figures,
     machine,
+    parts,
     processes,
     report,
     rounds,
@@ -215,3 +216,14 @@ def test_tokens_per_second_are_medians_of_the_last_lines():
     assert "| rnnjax | 11,000 | 2.500 | 21.0 |" in table
     assert "| torch | 5,500 | 3.000 | 22.0 |" in table
     assert table.endswith("over torch's: 2.00")
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("cell", parts.CELLS)
+def test_the_parts_are_those_of_the_gradient(cell, capsys):
+    parts.main(["--seconds", "0.01", f"{cell}:2,3,4,5"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines[3:]] == [
+        *("gradient", "forwards", "backwards"),
+        *("gradient of w_hh", "gradient of w_ih"),
+    ]

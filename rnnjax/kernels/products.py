@@ -54,10 +54,10 @@ ad.defbilinear(
 def _batch_product(
     operands: Sequence[Array], dims: Sequence[int | None]
 ) -> tuple[Array, int]:
-    if dims[1] is not None:
+    (x, w), (dim, dim_of_w) = operands, dims
+    if dim is None or dim_of_w is not None:
         return _batch_apart(_product, operands, dims)
-    x, w = operands
-    x = jnp.moveaxis(x, dims[0], 0)
+    x = jnp.moveaxis(x, dim, 0)
     rows = product_p.bind(x.reshape(-1, x.shape[-1]), w)
     return rows.reshape(*x.shape[:-1], w.shape[1]), 0
 

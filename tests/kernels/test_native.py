@@ -394,7 +394,7 @@ def test_a_weight_gradient_equals_the_product_in_float64(instruction_set, shape,
     dz = jnp.asarray(random.normal(size=(rows, outputs)), dtype)
     assert_close(
         jax.jit(products.gradient_p.bind)(x, dz),
-        np.float64(x).T @ np.float64(dz),
+        np.asarray(x, np.float64).T @ np.asarray(dz, np.float64),
         1e-6 if dtype == np.float32 else 2**-8,
     )
 
