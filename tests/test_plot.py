@@ -87,6 +87,9 @@ def test_values_that_are_mostly_or_wholly_zero_have_a_scale(tmp_path):
     assert of(mostly) == (0, 1)
     mostly[3, 1] = -7
     assert of(mostly) == (-7, 7)
+    mostly[30:] = np.nan  # as after a state has grown without bounds
+    assert of(mostly) == (-7, 7)
+    assert of(np.full((4, 2), np.nan)) == (-1, 1)
 
 
 def test_values_of_one_number_a_step():
