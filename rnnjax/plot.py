@@ -226,6 +226,12 @@ def _history(run: Any) -> list[dict[str, Any]]:
             f"runs has {run!r}, a history of no epochs; expected at least one. Train "
             "first, with rnnjax.training.fit."
         )
+    for row in history:
+        if not isinstance(row, dict) or "epoch" not in row:
+            raise ValueError(
+                f"runs holds {row!r}; expected an epoch and its metrics. Write "
+                "{'epoch': 1, 'loss': 2.0}, as rnnjax.training.fit does."
+            )
     return history
 
 

@@ -270,6 +270,9 @@ def test_curves_refuse_what_is_no_log(tmp_path):
         plot.curves(tmp_path)
     with pytest.raises(ValueError, match="recall"):
         plot.curves(HISTORY, ["recall"])
+    for row in ({"loss": 1.0}, 3):
+        with pytest.raises(ValueError, match="an epoch and its metrics"):
+            plot.curves([row])  # pyright: ignore[reportArgumentType]
 
 
 # Matplotlib is for those who draw.
