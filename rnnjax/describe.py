@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from rnnjax import diagram, scan
+from rnnjax import combinators, diagram, scan
 from rnnjax.cell import Cell, Spec
 from rnnjax.kernels import status
 from rnnjax.kernels.primitives import value_p
@@ -134,7 +134,7 @@ def _open(cell: Cell) -> tuple[Cell, str, list[tuple[str, Cell, list[_Call]]]]:
     if spec is None:
         return cell, "" if cell.spec is None else cell.spec.name, []
     arguments = dict(spec.arguments)
-    if spec.name == "bidirectional" and arguments["backward"] is None:
+    if spec.constructor is combinators.bidirectional and arguments["backward"] is None:
         arguments["backward"] = arguments["forward"]
     found = []
 

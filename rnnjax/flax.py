@@ -224,8 +224,10 @@ def _initial_carry(
         params = jax.tree.map(
             lambda s: np.full(s.shape, np.nan).astype(s.dtype), shapes
         )
-        carry = cell.initial_carry(params)
-        if any(bool(jnp.isnan(a).any()) for a in jax.tree.leaves(carry)):
+        with jax.ensure_compile_time_eval():  # values are looked at under jit too
+            carry = cell.initial_carry(params)
+            depends = any(bool(jnp.isnan(a).any()) for a in jax.tree.leaves(carry))
+        if depends:
             raise ValueError(
                 f"initialize_carry of {cell} was called on a module without variables, "
                 "but the initial carry is computed from the params. Leave "

@@ -37,14 +37,15 @@ def states(
     a few large ones would leave the others pale.
 
     Args:
-      trace: what `rnnjax.trace` returns, of one sequence.
+      trace: what `rnnjax.trace` returns, of one sequence. Of a batch pass one by
+        ``jax.tree.map(lambda a: a[0], trace)``; nothing tells it from a sequence.
       names: which of its values, in this order; all if left out.
       steps: a text for each time step, for example the characters of a text.
       most: units that are drawn; the first so many of each.
 
     Raises:
       KeyError: for a name that the trace has not.
-      ValueError: for a batch of traces, and for another number of texts than steps.
+      ValueError: for no value at all, and for another number of texts than steps.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.lstm(3, 8)
@@ -60,14 +61,12 @@ def states(
         name: np.asarray(value, np.float64).reshape(len(value), -1)[:, :most].T
         for name, value in chosen.items()
     }
-    time = {value.shape[1] for value in values.values()}
-    if len(time) != 1:
+    if not values:
         raise ValueError(
-            f"trace has values {sorted(values)} of {sorted(time)} steps; expected one "
-            "or more values of one sequence. Write jax.tree.map(lambda a: a[0], trace) "
-            "for the first of a batch."
+            f"names is {names}; expected one or more values of the trace, which has "
+            f"{trace.names}. Leave names out for all of them."
         )
-    (count,) = time
+    count = next(iter(values.values())).shape[1]
     if steps is not None and len(steps) != count:
         raise ValueError(
             f"steps has {len(steps)} texts; expected {count}, one for each step."
@@ -227,6 +226,12 @@ def _history(run: Any) -> list[dict[str, Any]]:
             f"runs has {run!r}, a history of no epochs; expected at least one. Train "
             "first, with rnnjax.training.fit."
         )
+    for row in history:
+        if not isinstance(row, dict) or "epoch" not in row:
+            raise ValueError(
+                f"runs holds {row!r}; expected an epoch and its metrics. Write "
+                "{'epoch': 1, 'loss': 2.0}, as rnnjax.training.fit does."
+            )
     return history
 
 
@@ -248,6 +253,9 @@ def _finished(axes: Any, *, legend: bool) -> None:
 
 
 def _limit(sizes: np.ndarray) -> float:
+    sizes = sizes[np.isfinite(sizes)]
+    if not sizes.size:
+        return 1.0
     return float(np.quantile(sizes, 0.95)) or float(sizes.max()) or 1.0
 
 

@@ -162,14 +162,16 @@ def advance(
     >>> ys.shape, bool((ys[slot, 0] == streams.carry[slot]).all())
     ((2, 1, 4), True)
     """
-    slots = len(streams.active)
+    # A checkpoint gives the flags back on the device, where asking them takes longer.
+    active, fresh = np.asarray(streams.active), np.asarray(streams.fresh)
+    streams, slots = Streams(streams.carry, active, fresh), len(active)
     chunk = _chunk(xs, slots)
     if lengths is None:
-        lengths = np.where(streams.active, np.int32(chunk), np.int32(0))
+        lengths = np.where(active, np.int32(chunk), np.int32(0))
     else:
         lengths = _lengths(streams, lengths, chunk)
-    carry, ys = _advance(cell, params, streams.carry, xs, lengths, streams.fresh)
-    return Streams(carry, streams.active, streams.fresh & (lengths == 0)), ys
+    carry, ys = _advance(cell, params, streams.carry, xs, lengths, fresh)
+    return Streams(carry, active, fresh & (lengths == 0)), ys
 
 
 def feed(
@@ -284,6 +286,6 @@ def _in_use(streams: Streams, slots: list[int]) -> None:
 
 
 def _with(flags: np.ndarray, slot: int, value: bool) -> np.ndarray:
-    flags = flags.copy()
+    flags = np.array(flags)
     flags[slot] = value
     return flags

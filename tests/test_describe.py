@@ -152,10 +152,17 @@ def hidden_pair(size):
     return rnnjax.bidirectional(rnnjax.gru(3, size))
 
 
+@rnnjax.constructor
+def bidirectional(cell):
+    """One's own, with a name that is taken and other arguments."""
+    return rnnjax.stack(cell, rnnjax.dense(4, 2))
+
+
 @pytest.mark.parametrize(
     ("cell", "kind"),
     [
         (GRU, "gru"),
+        (bidirectional(GRU), "bidirectional"),
         (hidden(5), "stack"),
         (hidden_pair(4), "bidirectional"),
         (rnnjax.bidirectional(GRU), "bidirectional"),

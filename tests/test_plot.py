@@ -87,6 +87,9 @@ def test_values_that_are_mostly_or_wholly_zero_have_a_scale(tmp_path):
     assert of(mostly) == (0, 1)
     mostly[3, 1] = -7
     assert of(mostly) == (-7, 7)
+    mostly[30:] = np.nan  # as after a state has grown without bounds
+    assert of(mostly) == (-7, 7)
+    assert of(np.full((4, 2), np.nan)) == (-1, 1)
 
 
 def test_values_of_one_number_a_step():
@@ -267,6 +270,9 @@ def test_curves_refuse_what_is_no_log(tmp_path):
         plot.curves(tmp_path)
     with pytest.raises(ValueError, match="recall"):
         plot.curves(HISTORY, ["recall"])
+    for row in ({"loss": 1.0}, 3):
+        with pytest.raises(ValueError, match="an epoch and its metrics"):
+            plot.curves([row])  # pyright: ignore[reportArgumentType]
 
 
 # Matplotlib is for those who draw.

@@ -150,8 +150,9 @@ def test_streams_survive_a_restart(tmp_path):
     streams, first = streaming.feed(cell, params, streams, {slot: xs[:5]}, chunk=4)
     rnnjax.training.save(tmp_path / "streams.npz", streams, {})
     again, _ = rnnjax.training.restore(tmp_path / "streams.npz", streams)
-    again = again._replace(active=np.array(again.active), fresh=np.array(again.fresh))
-    _, second = streaming.feed(cell, params, again, {slot: xs[5:]}, chunk=4)
+    again, other = streaming.join(again)
+    again, second = streaming.feed(cell, params, again, {slot: xs[5:]}, chunk=4)
+    assert streaming.leave(again, other).active.tolist() == [True, False]
     ys = np.concatenate([first[slot], second[slot]])
     close(ys, alone(cell, params, xs)[1])
 

@@ -57,7 +57,11 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
     >>> [value.name for value in model.graph.output]
     ['ys', 'next_carry_0_c', 'next_carry_0_h']
     """
-    import onnx
+    try:
+        import onnx
+    except ImportError as error:
+        error.add_note("ONNX models need it. Write pip install 'rnnjax[onnx]'.")
+        raise
 
     _check_dtype(params)
     shape = jnp.shape(x)

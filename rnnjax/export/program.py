@@ -184,8 +184,9 @@ def _export(
         return jax.export.export(jax.jit(function), platforms=_PLATFORMS)(*given)
     except Exception as error:
         error.add_note(
-            "This was in rnnjax.export, which leaves batch and time open: a cell that "
-            "counts them cannot be exported. Make it without traversal=rnnjax.scan."
-            "static or checkpointed, from the same params."
+            "This was in rnnjax.export, which leaves batch and time open. If the "
+            "message is about the dimensions b or t, the cell counts them: make it "
+            "without traversal=rnnjax.scan.static or checkpointed, from the same "
+            "params."
         )
         raise

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
-from rnnjax.interop.keras import made_with
 from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import layers_in, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, require
+from rnnjax.interop.weights import Weights, made_with, require
 
 # The dense layers of a cell, those of the input and of the carry, in our gates' order.
 _LINEN = {

@@ -10,7 +10,7 @@ from rnnjax.cell import Cell, Params
 from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import Group, layers_in, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, reorder, require
+from rnnjax.interop.weights import Weights, made_with, reorder, require
 
 _NAMES = {"lstm": "lstm", "gru": "gru", "elman": "simple_rnn"}
 _KINDS = {4: "lstm", 3: "gru", 1: "elman"}
@@ -150,14 +150,3 @@ def _write(weights: Weights) -> dict[str, np.ndarray]:
     if weights.kind == "gru":
         w_ih, w_hh, b = (reorder(a, _SWAP) for a in (w_ih, w_hh, b))
     return {"kernel": w_ih, "recurrent_kernel": w_hh, "bias": b}
-
-
-def made_with(weights: Weights) -> Report:
-    """What the other side's layer must be made with, as no weight tells it."""
-    notes = []
-    if weights.activation is not jnp.tanh:
-        name = getattr(weights.activation, "__name__", repr(weights.activation))
-        notes.append(f"make the layer with the activation {name}")
-    if weights.kind == "gru" and weights.b_hn is None:
-        notes.append("make the GRU with reset_after=False")
-    return Report("exact", tuple(notes))

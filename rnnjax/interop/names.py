@@ -22,6 +22,7 @@ def flatten(arrays: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray
     With ``prefix`` only the names that start with it are kept, without it.
 
     Raises:
+      TypeError: for something else than a dictionary.
       ValueError: where nothing is left.
     """
     flat: dict[str, np.ndarray] = {}
@@ -32,8 +33,20 @@ def flatten(arrays: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray
             if isinstance(value, Mapping):
                 visit(value, name)
             elif value is not None:
-                flat[name] = np.asarray(value)
+                try:
+                    flat[name] = np.asarray(value)
+                except (TypeError, RuntimeError) as error:
+                    error.add_note(
+                        f"This was {name!r} of arrays, which NumPy cannot read. For "
+                        "torch write module.float().cpu().state_dict()."
+                    )
+                    raise
 
+    if not isinstance(arrays, Mapping):
+        raise TypeError(
+            f"arrays is a {type(arrays).__name__}; expected a dictionary of arrays by "
+            "their names. For torch write module.state_dict()."
+        )
     visit(arrays, "")
     kept = {n[len(prefix) :]: a for n, a in flat.items() if n.startswith(prefix)}
     if not kept:

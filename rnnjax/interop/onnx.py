@@ -12,7 +12,7 @@ from rnnjax.cell import Cell, Params
 from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.names import flatten
 from rnnjax.interop.report import Imported, Report
-from rnnjax.interop.weights import Weights, alike, reorder, require, shifted
+from rnnjax.interop.weights import Weights, alike, reorder, require
 
 _OPS = {"lstm": "LSTM", "gru": "GRU", "elman": "RNN"}
 # Where each of ONNX's gates, i o f c and z r h, stands in ours; then ours in theirs.
@@ -142,11 +142,13 @@ def from_onnx_weights(
     Args:
       op: ``"LSTM"``, ``"GRU"`` or ``"RNN"``.
       arrays: ``W``, ``R``, and where the node has them ``B`` and ``P``.
-      attributes: the node's; those left out stand at ONNX's defaults.
+      attributes: the node's, texts as bytes too, which ``onnx.helper`` returns; those
+        left out stand at ONNX's defaults.
 
     Raises:
       ValueError: for attributes that make another function than ours: ``clip``,
-        ``input_forget``, gates that are no sigmoid.
+        ``input_forget``, gates that are no sigmoid; for a ``direction`` of another
+        number of directions than the arrays have.
 
     >>> import jax, rnnjax
     >>> cell = rnnjax.lstm(3, 5)
@@ -164,7 +166,13 @@ def from_onnx_weights(
                 f"arrays has {sorted(found)}; expected W and R of three axes, "
                 "(directions, gates of units, features)."
             )
-    count = found["W"].shape[0]
+    count, direction = found["W"].shape[0], _text(given.get("direction", "forward"))
+    if {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction) != count:
+        raise ValueError(
+            f"direction is {direction!r} and W has shape {found['W'].shape}; expected "
+            "'forward', its default, or 'reverse' with one direction in front, "
+            "'bidirectional' with two. Write the attributes that the node has."
+        )
     if given.get("clip") or given.get("input_forget"):
         raise ValueError(
             "the node has clip or input_forget, which no cell here has: clip cuts the "
@@ -180,7 +188,7 @@ def from_onnx_weights(
     merged = "B" in found
     report = Report("exact after merging biases" if merged else "exact")
     imported = cell_of([layer], f"ONNX {op}", report)
-    if given.get("direction") == "reverse":
+    if direction == "reverse":
         return imported._replace(cell=combinators.reverse(imported.cell))
     return imported
 
@@ -194,7 +202,7 @@ def _read(
     b, b_hh = (reorder(part, order) for part in np.split(both, 2))
     b_hn = None
     if after:
-        b_hn, b_hh = b_hh[-h:], shifted(b_hh, 2, 3, 0)
+        b_hn = b_hh[-h:].copy()
         b_hh[-h:] = 0
     peepholes = None
     if "P" in arrays:
@@ -215,7 +223,7 @@ def _activations(op: str, attributes: dict[str, Any], count: int) -> list[Any]:
     """The one free activation of each direction; the gates' must be sigmoids."""
     plain = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
     default = plain.get(op, ["Tanh"])
-    given = attributes.get("activations") or default * count
+    given = [*map(_text, attributes.get("activations") or default * count)]
     each = [given[d * len(default) :][: len(default)] for d in range(count)]
     for names in each:
         names = [name.capitalize() for name in names]
@@ -229,3 +237,7 @@ def _activations(op: str, attributes: dict[str, Any], count: int) -> list[Any]:
                 "an LSTM (both times) and in an RNN."
             )
     return [_ACTIVATIONS[names[-1].capitalize()] for names in each]
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value

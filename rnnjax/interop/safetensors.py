@@ -75,8 +75,10 @@ def load_safetensors(path: str | os.PathLike[str], *, prefix: str = "") -> Impor
     """
     package = _package()
     with package.safe_open(os.fspath(path), framework="numpy") as file:
-        names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
-        arrays = {name: file.get_tensor(name) for name in names}
+        names = [*file.keys()]
+        # Without any of that prefix all are read, for the error to name them.
+        wanted = [name for name in names if name.startswith(prefix)] or names
+        arrays = {name: file.get_tensor(name) for name in wanted}
         metadata = file.metadata() or {}
     relu = metadata.get("nonlinearity") == "relu"
     activation = jax.nn.relu if relu else jnp.tanh

@@ -71,7 +71,8 @@ def from_torch(
         place = int(match["layer"] or 0), match["reverse"] is not None
         found.setdefault(place, {})[match["name"]] = array
     layers, reports = [], []
-    directions = (False, True) if (0, True) in found else (False,)
+    two = any(backwards for _, backwards in found)
+    directions = (False, True) if two else (False,)
     for depth in range(max(depth for depth, _ in found) + 1):
         layer = []
         for backwards in directions:

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from rnnjax.interop.report import Report
+
 GATES = {"lstm": 4, "gru": 3, "mgu": 2, "elman": 1}
 
 
@@ -49,10 +51,20 @@ Layer = tuple[Weights, ...]
 """A forward direction alone, or a forward and a backward one."""
 
 
-def reorder(array: np.ndarray, order: Sequence[int], axis: int = -1) -> np.ndarray:
-    """Put equal blocks of an axis into another order; block k was ``order[k]``."""
-    blocks = np.split(array, len(order), axis=axis)
-    return np.concatenate([blocks[k] for k in order], axis=axis)
+def reorder(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """Put equal blocks of the last axis into another order; block k was ``order[k]``.
+
+    Raises:
+      ValueError: for an axis of another number of blocks.
+    """
+    if not array.ndim or array.shape[-1] % len(order):
+        raise ValueError(
+            f"arrays holds one of shape {array.shape}; expected {len(order)} gates of "
+            "equal size on its last axis. Pass the arrays of a recurrent layer as the "
+            "other library has them."
+        )
+    blocks = np.split(array, len(order), axis=-1)
+    return np.concatenate([blocks[k] for k in order], axis=-1)
 
 
 def shifted(b: np.ndarray, block: int, gates: int, by: float) -> np.ndarray:
@@ -176,3 +188,14 @@ def check_shapes(weights: Weights, where: str) -> None:
                 f"{where}: {name} has shape {array.shape}; expected {shape}, as the "
                 f"other arrays say (in our layout, {weights.kind} with {h} units)."
             )
+
+
+def made_with(weights: Weights) -> Report:
+    """What the other side's layer must be made with, as no weight tells it."""
+    notes = []
+    if weights.activation is not jnp.tanh:
+        name = getattr(weights.activation, "__name__", repr(weights.activation))
+        notes.append(f"make the layer with the activation {name}")
+    if weights.kind == "gru" and weights.b_hn is None:
+        notes.append("make the GRU with reset_after=False")
+    return Report("exact", tuple(notes))

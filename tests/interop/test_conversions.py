@@ -94,6 +94,10 @@ MISTAKES = {
         lambda: interop.from_torch(LSTM, prefix="decoder."),
         "there are 'weight_ih_l0'",
     ),
+    "a module": (
+        lambda: interop.from_torch(rnnjax.lstm(2, 3)),  # pyright: ignore
+        r"module.state_dict\(\)",
+    ),
     "half a layer": (
         lambda: interop.from_torch({"weight_ih_l0": ones(12, 2)}),
         "no 'weight_hh'",
@@ -101,6 +105,14 @@ MISTAKES = {
     "a layer left out": (
         lambda: interop.from_torch(LSTM | {"weight_ih_l2": ones(12, 3)}),
         "layer 1 of torch",
+    ),
+    "a direction of one layer only": (
+        lambda: interop.from_torch(
+            LSTM
+            | {k.replace("0", "1"): a[:, [0, 0, 0]] for k, a in LSTM.items()}
+            | {"weight_ih_l1_reverse": ones(12, 3)}
+        ),
+        "layer 0 of torch, reverse",
     ),
     "rows of no cell": (
         lambda: interop.from_torch({"weight_ih": ones(6, 2), "weight_hh": ones(6, 3)}),
@@ -175,11 +187,23 @@ MISTAKES = {
         ),
         "'linear/w'",
     ),
+    "rows of no GRU of Haiku": (
+        lambda: interop.from_haiku(
+            {"gru": {"w_i": ones(2, 10), "w_h": ones(3, 10), "b": ones(10)}}
+        ),
+        r"shape \(2, 10\); expected 3 gates",
+    ),
     "an ONNX clip": (
         lambda: interop.from_onnx_weights(
             "GRU", {"W": ones(1, 9, 2), "R": ones(1, 9, 3)}, {"clip": 3.0}
         ),
         "clip",
+    ),
+    "an ONNX direction": (
+        lambda: interop.from_onnx_weights(
+            "GRU", {"W": ones(2, 9, 2), "R": ones(2, 9, 3)}, {"direction": b"reverse"}
+        ),
+        "direction is 'reverse'",
     ),
     "an ONNX gate": (
         lambda: interop.from_onnx_weights(
@@ -219,7 +243,7 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes_are_named(name):
     call, match = MISTAKES[name]
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises((ValueError, TypeError), match=match):
         call()
 
 
@@ -336,7 +360,12 @@ def test_onnx_weights_in_the_equations_of_its_operators(cell):
     rng = np.random.default_rng(2)
     both = rng.normal(size=node.arrays["B"].shape)
     torn = node.arrays | {"B": both}
-    found = interop.from_onnx_weights(node.op, torn, node.attributes)
+    # Texts are bytes, as onnx.helper.get_attribute_value returns them.
+    attributes = node.attributes | {
+        "direction": node.attributes["direction"].encode(),
+        "activations": [name.encode() for name in node.attributes["activations"]],
+    }
+    found = interop.from_onnx_weights(node.op, torn, attributes)
     ys = [
         onnx_direction(node.op, node.attributes, torn, d, XS[:: 1 - 2 * back])[
             :: 1 - 2 * back
@@ -387,6 +416,8 @@ def test_safetensors_files_come_back(cell, tmp_path):
     back = interop.load_safetensors(path)
     assert back.cell == cell
     jax.tree.map(np.testing.assert_array_equal, back.params, params)
+    with pytest.raises(ValueError, match="there are 'bias_hh_l0'"):
+        interop.load_safetensors(path, prefix="encoder.")
 
 
 def test_safetensors_files_are_those_of_torch(tmp_path):

@@ -190,9 +190,11 @@ def test_dropout_draws_with_an_rng_stream_only():
 
 def test_the_carry_of_a_module_without_variables():
     plain = in_flax.LinenCell(rnnjax.lstm(2, 3))
-    carry = plain.initialize_carry(jax.random.key(0), (7, 2))
-    assert carry.c.shape == (7, 3)
-    assert not carry.h.any()
+    key = jax.random.key(0)
+    for run in (lambda f: f(), lambda f: jax.jit(f)()):
+        carry = run(lambda: plain.initialize_carry(key, (7, 2)))
+        assert carry.c.shape == (7, 3)
+        assert not carry.h.any()
     learned = in_flax.LinenCell(CELLS["learned carry"])
     with pytest.raises(ValueError, match="computed from the params"):
         learned.initialize_carry(jax.random.key(0), (7, 2))

@@ -33,7 +33,7 @@ using BackwardSignature = Signature<BackwardIn, BackwardOut>;
 
 // The same target with what the backward pass will want.
 inline ForwardSignature with(ForwardSignature signature, const char* target,
-                      const std::vector<ForwardOut>& residuals) {
+                             const std::vector<ForwardOut>& residuals) {
   signature.target = target;
   signature.outputs.insert(signature.outputs.end(), residuals.begin(),
                            residuals.end());
@@ -41,13 +41,13 @@ inline ForwardSignature with(ForwardSignature signature, const char* target,
 }
 
 inline const ForwardIn kForwardMask = {"mask", "BT", nullptr, kOptional,
-                                &Forward::mask};
+                                       &Forward::mask};
 inline const ForwardIn kForwardReset = {"reset", "BT", nullptr, kOptional,
-                                 &Forward::reset};
+                                        &Forward::reset};
 inline const BackwardIn kBackwardMask = {"mask", "BT", nullptr, kOptional,
-                                  &Backward::mask};
+                                         &Backward::mask};
 inline const BackwardIn kBackwardReset = {"reset", "BT", nullptr, kOptional,
-                                   &Backward::reset};
+                                          &Backward::reset};
 
 inline const ForwardSignature kLstmForward = {
     "rnnjax_lstm_forward",
