@@ -252,6 +252,16 @@ SECTIONS: dict[str, list[Entry]] = {
             "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, 6, 7]))",
         ),
         Entry(
+            "lengths of time-major data",
+            "time_major = jnp.ones((7, 3, 5))\n"
+            "rnnjax.unroll(cell, params, time_major, lengths=jnp.array([5, 6, 7]))",
+            "`xs` is `(time, batch, features)`, and `rnnjax.unroll` wants the batch in "
+            "front.",
+            "time_major = jnp.ones((7, 3, 5))\n"
+            "given = jnp.swapaxes(time_major, 0, 1)\n"
+            "rnnjax.unroll(cell, params, given, lengths=jnp.array([5, 6, 7]))",
+        ),
+        Entry(
             "floating lengths",
             "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5.0, 6.0, 7.0]))",
             "Lengths count steps.",
@@ -370,6 +380,13 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
     ],
     "Making a cell": [
+        Entry(
+            "one size alone",
+            "rnnjax.lstm(4)",
+            "The input features come first, then the units: params are made before "
+            "any input is seen.",
+            "rnnjax.lstm(5, 4)",
+        ),
         Entry(
             "hidden size of zero",
             "rnnjax.lstm(5, 0)",

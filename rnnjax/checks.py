@@ -113,6 +113,13 @@ def sequence(xs: Any, shape: tuple[int, ...] | None, dtype: Any) -> tuple[Any, i
                 f"{expected}. For a batch write rnnjax.unroll(cell, params, xs), or "
                 "jax.vmap(cell.unroll, in_axes=(None, 0, 0))(params, carry, xs)."
             )
+        if xs.shape == shape:
+            raise ValueError(
+                f"xs has shape {xs.shape}, that of one step; expected a sequence, "
+                f"{expected}. Write cell.unroll(params, carry, xs) for one sequence, "
+                "rnnjax.unroll(cell, params, xs) for a batch of them, and xs[None] "
+                "where the axis of time or of the batch is missing."
+            )
         if xs.ndim != len(shape) + 1 or xs.shape[1:] != shape:
             raise ValueError(
                 f"xs has shape {xs.shape}; this cell was made for a sequence of shape "
@@ -202,6 +209,8 @@ def lengths(value: Any, batch: int, time: int) -> Array:
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(f"lengths has dtype {value.dtype}; expected integers. {write}.")
     if value.shape != (batch,):
+        if value.shape == (time,):
+            write += ", and jnp.swapaxes(xs, 0, 1) if the time of xs is in front"
         raise ValueError(
             f"lengths has shape {value.shape}; expected ({batch},) for the batch of "
             f"{batch}. {write}."
@@ -209,9 +218,10 @@ def lengths(value: Any, batch: int, time: int) -> Array:
     if not isinstance(value, Tracer):
         wrong = [n for n in value.tolist() if not 0 <= n <= time]
         if wrong:
+            pad = f", or pad xs to {max(wrong)}" if max(wrong) > time else ""
             raise ValueError(
                 f"lengths holds {wrong}; expected 0 to {time}, as xs has {time} time "
-                f"steps. {write}, counting valid steps, or pad xs to {max(wrong)}."
+                f"steps. {write}, counting valid steps{pad}."
             )
     return value.astype(jnp.int32)
 

@@ -68,10 +68,8 @@ def recurrence(
         return step(params, carry, project(params, x))
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-        if key is not None:
-            checks.noise_key(
-                key
-            )  # nothing here is random, but a wrong key is a mistake
+        if key is not None:  # nothing here is random, but a wrong key is a mistake
+            checks.noise_key(key)
         xs, time = checks.sequence(xs, input_shape, checks.float_dtype(params))
         start = initial_carry(params)
         carry = checks.carry(carry, start)

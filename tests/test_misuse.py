@@ -174,6 +174,11 @@ MISUSES = {
         ValueError,
         r"lengths has shape \(1, 3\).*\(3,\)",
     ),
+    "lengths of time-major data": (
+        lambda: batch(xs(7, 3, 5), lengths=jnp.array([5, 6, 7])),
+        ValueError,
+        r"lengths has shape \(3,\).*\(7,\).*jnp.swapaxes\(xs, 0, 1\)",
+    ),
     "floating lengths": (
         lambda: batch(lengths=jnp.array([5.0, 6.0, 7.0])),
         TypeError,
@@ -258,6 +263,11 @@ MISUSES = {
         lambda: batch(key=jax.random.PRNGKey(0)),
         TypeError,
         r"key is an array of uint32\[2\].*typed",
+    ),
+    "one size alone": (
+        lambda: rnnjax.lstm(5),
+        TypeError,
+        r"lstm got .*'hidden_size'.*Write lstm\(input_size, hidden_size, forget_bias=",
     ),
     "hidden size of zero": (
         lambda: rnnjax.lstm(5, 0),
