@@ -158,6 +158,29 @@ SECTIONS: dict[str, list[Entry]] = {
             "rnnjax.pointwise(lambda x: x[0]).unroll((), (), (xs, xs))",
         ),
     ],
+    "`params`": [
+        Entry(
+            "params of another cell",
+            "cell.unroll(rnnjax.gru(5, 4).init(key), carry, xs)",
+            "Cells hold no weights, so any params can be handed to any cell; these are "
+            "not of this one's form.",
+            "cell.unroll(cell.init(key), carry, xs)",
+        ),
+        Entry(
+            "params of another cell in step",
+            "cell.step(rnnjax.lstm(3, 4).init(key), carry, xs[0])",
+            "As above: the same kind of cell, made for other sizes.",
+            "cell.step(cell.init(key), carry, xs[0])",
+        ),
+        Entry(
+            "params of an ensemble",
+            "members = jax.vmap(cell.init)(jax.random.split(key, 3))\n"
+            "rnnjax.unroll(cell, members, batch)",
+            "Every array has an axis of members in front. Map over it.",
+            "members = jax.vmap(cell.init)(jax.random.split(key, 3))\n"
+            "jax.vmap(lambda params: rnnjax.unroll(cell, params, batch))(members)",
+        ),
+    ],
     "`carry`": [
         Entry(
             "carry of another structure",

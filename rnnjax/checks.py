@@ -3,6 +3,8 @@
 Every sentence names the argument, what came, what was expected and what to write.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax.cell import Carry, Keys, Params, Reset
+from rnnjax.cell import Carry, InitFn, Keys, Params, Reset
 
 
 def size(name: str, value: Any) -> int:
@@ -241,6 +243,33 @@ def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:
             f"step. Write {write if batch else f'{name} of shape {shape}'}."
         )
     return value
+
+
+@contextlib.contextmanager
+def params_of(init: InitFn, params: Params) -> Iterator[None]:
+    """Explain what fails inside by params that ``init`` does not make, if they differ.
+
+    Nothing is asked of params with which all goes well, so it costs nothing then.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        try:
+            expected = jax.eval_shape(init, jax.random.key(0))
+        except Exception:  # an init of the user's that cannot be traced
+            raise error from None
+        form = jax.tree.structure(params), [*map(jnp.shape, jax.tree.leaves(params))]
+        wanted = (
+            jax.tree.structure(expected),
+            [a.shape for a in jax.tree.leaves(expected)],
+        )
+        if form == wanted:
+            raise
+        raise ValueError(
+            f"params is {_outline(params)}; this cell was made for "
+            f"{_outline(expected)}. Write params = cell.init(key) with this very cell; "
+            "for an ensemble jax.vmap(lambda params: ...)(params)."
+        ) from error
 
 
 def float_dtype(params: Params) -> Any:

@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Every misuse gets a sentence: the argument, what came and was expected, a remedy."""
 
 import jax
@@ -32,6 +32,10 @@ def run(inputs=None, carry=None, cell=CELL, **signals):
 def batch(inputs=None, cell=CELL, **arguments):
     inputs = xs(3, 7, 5) if inputs is None else inputs
     return rnnjax.unroll(cell, params(cell), inputs, **arguments)
+
+
+def batch_of(given):
+    return rnnjax.unroll(CELL, given, xs(3, 7, 5))
 
 
 def lstm_carry(*shape, dtype=None):
@@ -108,6 +112,21 @@ MISUSES = {
         lambda: run((xs(7, 5), xs(6, 5)), cell=rnnjax.pointwise(lambda x: x[0])),
         ValueError,
         r"xs has leaves of shapes .*same number of time steps.*\(time, ...\)",
+    ),
+    "params of another cell": (
+        lambda: CELL.unroll(params(rnnjax.gru(5, 4)), start(), xs()),
+        ValueError,
+        r"params is GRUParams\(.*made for LSTMParams\(.*params = cell.init\(key\)",
+    ),
+    "params of another cell in step": (
+        lambda: CELL.step(params(rnnjax.lstm(3, 4)), start(), xs(5)),
+        ValueError,
+        r"params is .*\[3,16\].*made for .*\[5,16\].*params = cell.init\(key\)",
+    ),
+    "params of an ensemble": (
+        lambda: batch_of(jax.vmap(CELL.init)(jax.random.split(jax.random.key(0), 3))),
+        ValueError,
+        r"params is .*\[3,5,16\].*made for .*\[5,16\].*jax.vmap\(",
     ),
     "carry of another structure": (
         lambda: run(carry=jnp.zeros(4)),
