@@ -158,6 +158,29 @@ SECTIONS: dict[str, list[Entry]] = {
             "rnnjax.pointwise(lambda x: x[0]).unroll((), (), (xs, xs))",
         ),
     ],
+    "`params`": [
+        Entry(
+            "params of another cell",
+            "cell.unroll(rnnjax.gru(5, 4).init(key), carry, xs)",
+            "Cells hold no weights, so any params can be handed to any cell; these are "
+            "not of this one's form.",
+            "cell.unroll(cell.init(key), carry, xs)",
+        ),
+        Entry(
+            "params of another cell in step",
+            "cell.step(rnnjax.lstm(3, 4).init(key), carry, xs[0])",
+            "As above: the same kind of cell, made for other sizes.",
+            "cell.step(cell.init(key), carry, xs[0])",
+        ),
+        Entry(
+            "params of an ensemble",
+            "members = jax.vmap(cell.init)(jax.random.split(key, 3))\n"
+            "rnnjax.unroll(cell, members, batch)",
+            "Every array has an axis of members in front. Map over it.",
+            "members = jax.vmap(cell.init)(jax.random.split(key, 3))\n"
+            "jax.vmap(lambda params: rnnjax.unroll(cell, params, batch))(members)",
+        ),
+    ],
     "`carry`": [
         Entry(
             "carry of another structure",
@@ -250,6 +273,16 @@ SECTIONS: dict[str, list[Entry]] = {
             "rnnjax.unroll(cell, params, batch, lengths=jnp.array([[5, 6, 7]]))",
             "One integer for each sequence of the batch, in one axis.",
             "rnnjax.unroll(cell, params, batch, lengths=jnp.array([5, 6, 7]))",
+        ),
+        Entry(
+            "lengths of time-major data",
+            "time_major = jnp.ones((7, 3, 5))\n"
+            "rnnjax.unroll(cell, params, time_major, lengths=jnp.array([5, 6, 7]))",
+            "`xs` is `(time, batch, features)`, and `rnnjax.unroll` wants the batch in "
+            "front.",
+            "time_major = jnp.ones((7, 3, 5))\n"
+            "given = jnp.swapaxes(time_major, 0, 1)\n"
+            "rnnjax.unroll(cell, params, given, lengths=jnp.array([5, 6, 7]))",
         ),
         Entry(
             "floating lengths",
@@ -370,6 +403,13 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
     ],
     "Making a cell": [
+        Entry(
+            "one size alone",
+            "rnnjax.lstm(4)",
+            "The input features come first, then the units: params are made before "
+            "any input is seen.",
+            "rnnjax.lstm(5, 4)",
+        ),
         Entry(
             "hidden size of zero",
             "rnnjax.lstm(5, 0)",

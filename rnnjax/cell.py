@@ -251,7 +251,17 @@ def constructor(build: Callable[_Arguments, Cell]) -> Callable[_Arguments, Cell]
 
     @functools.wraps(build)
     def construct(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Cell:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            names = ", ".join(
+                name if p.default is p.empty else f"{name}=..."
+                for name, p in signature.parameters.items()
+            )
+            raise TypeError(
+                f"{build.__name__} got wrong arguments: {error}. Write "
+                f"{build.__name__}({names})."
+            ) from None
         bound.apply_defaults()
         cell = build(*bound.args, **bound.kwargs)
         for name, value in bound.arguments.items():

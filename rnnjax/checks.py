@@ -3,6 +3,8 @@
 Every sentence names the argument, what came, what was expected and what to write.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax.cell import Carry, Keys, Params, Reset
+from rnnjax.cell import Carry, InitFn, Keys, Params, Reset
 
 
 def size(name: str, value: Any) -> int:
@@ -113,6 +115,13 @@ def sequence(xs: Any, shape: tuple[int, ...] | None, dtype: Any) -> tuple[Any, i
                 f"{expected}. For a batch write rnnjax.unroll(cell, params, xs), or "
                 "jax.vmap(cell.unroll, in_axes=(None, 0, 0))(params, carry, xs)."
             )
+        if xs.shape == shape:
+            raise ValueError(
+                f"xs has shape {xs.shape}, that of one step; expected a sequence, "
+                f"{expected}. Write cell.unroll(params, carry, xs) for one sequence, "
+                "rnnjax.unroll(cell, params, xs) for a batch of them, and xs[None] "
+                "where the axis of time or of the batch is missing."
+            )
         if xs.ndim != len(shape) + 1 or xs.shape[1:] != shape:
             raise ValueError(
                 f"xs has shape {xs.shape}; this cell was made for a sequence of shape "
@@ -202,6 +211,8 @@ def lengths(value: Any, batch: int, time: int) -> Array:
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(f"lengths has dtype {value.dtype}; expected integers. {write}.")
     if value.shape != (batch,):
+        if value.shape == (time,):
+            write += ", and jnp.swapaxes(xs, 0, 1) if the time of xs is in front"
         raise ValueError(
             f"lengths has shape {value.shape}; expected ({batch},) for the batch of "
             f"{batch}. {write}."
@@ -209,9 +220,10 @@ def lengths(value: Any, batch: int, time: int) -> Array:
     if not isinstance(value, Tracer):
         wrong = [n for n in value.tolist() if not 0 <= n <= time]
         if wrong:
+            pad = f", or pad xs to {max(wrong)}" if max(wrong) > time else ""
             raise ValueError(
                 f"lengths holds {wrong}; expected 0 to {time}, as xs has {time} time "
-                f"steps. {write}, counting valid steps, or pad xs to {max(wrong)}."
+                f"steps. {write}, counting valid steps{pad}."
             )
     return value.astype(jnp.int32)
 
@@ -231,6 +243,33 @@ def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:
             f"step. Write {write if batch else f'{name} of shape {shape}'}."
         )
     return value
+
+
+@contextlib.contextmanager
+def params_of(init: InitFn, params: Params) -> Iterator[None]:
+    """Explain what fails inside by params that ``init`` does not make, if they differ.
+
+    Nothing is asked of params with which all goes well, so it costs nothing then.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        try:
+            expected = jax.eval_shape(init, jax.random.key(0))
+        except Exception:  # an init of the user's that cannot be traced
+            raise error from None
+        form = jax.tree.structure(params), [*map(jnp.shape, jax.tree.leaves(params))]
+        wanted = (
+            jax.tree.structure(expected),
+            [a.shape for a in jax.tree.leaves(expected)],
+        )
+        if form == wanted:
+            raise
+        raise ValueError(
+            f"params is {_outline(params)}; this cell was made for "
+            f"{_outline(expected)}. Write params = cell.init(key) with this very cell; "
+            "for an ensemble jax.vmap(lambda params: ...)(params)."
+        ) from error
 
 
 def float_dtype(params: Params) -> Any:

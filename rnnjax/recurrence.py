@@ -64,18 +64,21 @@ def recurrence(
 
     def checked_step(params, carry, x):
         x = checks.step_input(x, input_shape, checks.float_dtype(params))
-        carry = checks.carry(carry, jax.eval_shape(initial_carry, params))
-        return step(params, carry, project(params, x))
+        with checks.params_of(init, params):
+            start = jax.eval_shape(initial_carry, params)
+        carry = checks.carry(carry, start)
+        with checks.params_of(init, params):
+            return step(params, carry, project(params, x))
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-        if key is not None:
-            checks.noise_key(
-                key
-            )  # nothing here is random, but a wrong key is a mistake
+        if key is not None:  # nothing here is random, but a wrong key is a mistake
+            checks.noise_key(key)
         xs, time = checks.sequence(xs, input_shape, checks.float_dtype(params))
-        start = initial_carry(params)
+        with checks.params_of(init, params):
+            start = initial_carry(params)
         carry = checks.carry(carry, start)
         mask, reset = checks.signals(mask, reset, time, start)
-        return traversal(project, step, params, carry, xs, mask=mask, reset=reset)
+        with checks.params_of(init, params):
+            return traversal(project, step, params, carry, xs, mask=mask, reset=reset)
 
     return Cell(init, initial_carry, checked_step, unroll)

@@ -166,6 +166,15 @@ def advance(
     active, fresh = np.asarray(streams.active), np.asarray(streams.fresh)
     streams, slots = Streams(streams.carry, active, fresh), len(active)
     chunk = _chunk(xs, slots)
+    if any(
+        isinstance(leaf, Array) and leaf.is_deleted()
+        for leaf in jax.tree.leaves(streams.carry)
+    ):
+        raise ValueError(
+            "streams was used up by a call before: its carry was donated to the next "
+            "state; expected the one that call returned. Write streams, ys = rnnjax."
+            "streaming.advance(cell, params, streams, xs)."
+        )
     if lengths is None:
         lengths = np.where(active, np.int32(chunk), np.int32(0))
     else:

@@ -157,7 +157,16 @@ def output_spec(cell: Cell, x: Any, dtype: Any = None) -> Any:
         _, ys = cell.unroll(params, cell.initial_carry(params), xs)
         return jax.tree.map(lambda y: y[0], ys)
 
-    return jax.eval_shape(one_step, params, x)
+    try:
+        return jax.eval_shape(one_step, params, x)
+    except (TypeError, ValueError) as error:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+        error.add_note(
+            f"x is taken for one input of one time step, without batch and time; it "
+            f"has {' and '.join(map(str, shapes))}, and xs above is that with a time "
+            "of 1."
+        )
+        raise
 
 
 def _params_spec(cell: Cell, dtype: Any) -> Params:

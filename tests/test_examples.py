@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -210,17 +211,22 @@ def test_what_the_backward_half_has_seen(model, read_out):
     assert seen == (read_out == "ends" or len(params.cell) > 1)
 
 
-def test_killed_run_resumes_bit_for_bit(tmp_path):
+def test_run_stopped_by_ctrl_c_resumes_bit_for_bit(tmp_path):
     folder = write_mnist(tmp_path / "data")
     options = ["--data-dir", folder, "--hidden", 8, "--batch-size", 16, "--epochs", 60]
     run("mnist", *options, "--out", tmp_path / "whole")
     cut = command("mnist", *options, "--out", tmp_path / "cut")
-    with subprocess.Popen(cut, stdout=subprocess.PIPE, text=True) as process:
+    pipes: dict = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(cut, **pipes, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("epoch  2/60"):
-                process.kill()
+                process.send_signal(signal.SIGINT)
                 break
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "has the last full epoch" in said
+    assert "--resume" in said
     lines = run("mnist", *options, "--out", tmp_path / "cut", "--resume")
     assert not any(line.startswith("epoch  2/60") for line in lines)
     same_checkpoints(tmp_path / "whole", tmp_path / "cut")

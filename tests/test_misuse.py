@@ -1,4 +1,4 @@
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportCallIssue=false
 """Every misuse gets a sentence: the argument, what came and was expected, a remedy."""
 
 import jax
@@ -32,6 +32,10 @@ def run(inputs=None, carry=None, cell=CELL, **signals):
 def batch(inputs=None, cell=CELL, **arguments):
     inputs = xs(3, 7, 5) if inputs is None else inputs
     return rnnjax.unroll(cell, params(cell), inputs, **arguments)
+
+
+def batch_of(given):
+    return rnnjax.unroll(CELL, given, xs(3, 7, 5))
 
 
 def lstm_carry(*shape, dtype=None):
@@ -109,6 +113,21 @@ MISUSES = {
         ValueError,
         r"xs has leaves of shapes .*same number of time steps.*\(time, ...\)",
     ),
+    "params of another cell": (
+        lambda: CELL.unroll(params(rnnjax.gru(5, 4)), start(), xs()),
+        ValueError,
+        r"params is GRUParams\(.*made for LSTMParams\(.*params = cell.init\(key\)",
+    ),
+    "params of another cell in step": (
+        lambda: CELL.step(params(rnnjax.lstm(3, 4)), start(), xs(5)),
+        ValueError,
+        r"params is .*\[3,16\].*made for .*\[5,16\].*params = cell.init\(key\)",
+    ),
+    "params of an ensemble": (
+        lambda: batch_of(jax.vmap(CELL.init)(jax.random.split(jax.random.key(0), 3))),
+        ValueError,
+        r"params is .*\[3,5,16\].*made for .*\[5,16\].*jax.vmap\(",
+    ),
     "carry of another structure": (
         lambda: run(carry=jnp.zeros(4)),
         TypeError,
@@ -173,6 +192,11 @@ MISUSES = {
         lambda: batch(lengths=jnp.array([[5, 6, 7]])),
         ValueError,
         r"lengths has shape \(1, 3\).*\(3,\)",
+    ),
+    "lengths of time-major data": (
+        lambda: batch(xs(7, 3, 5), lengths=jnp.array([5, 6, 7])),
+        ValueError,
+        r"lengths has shape \(3,\).*\(7,\).*jnp.swapaxes\(xs, 0, 1\)",
     ),
     "floating lengths": (
         lambda: batch(lengths=jnp.array([5.0, 6.0, 7.0])),
@@ -258,6 +282,11 @@ MISUSES = {
         lambda: batch(key=jax.random.PRNGKey(0)),
         TypeError,
         r"key is an array of uint32\[2\].*typed",
+    ),
+    "one size alone": (
+        lambda: rnnjax.lstm(5),
+        TypeError,
+        r"lstm got .*'hidden_size'.*Write lstm\(input_size, hidden_size, forget_bias=",
     ),
     "hidden size of zero": (
         lambda: rnnjax.lstm(5, 0),

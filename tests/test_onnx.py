@@ -136,6 +136,33 @@ def test_runtime_agrees_on_ragged_batches(name):
 
 
 @pytest.mark.float32
+def test_a_model_of_torch_computes_the_same_in_the_runtime():
+    """From torch's weights to a graph without torch: outputs and states, ragged."""
+    torch = pytest.importorskip("torch")
+    rnn = torch.nn.utils.rnn
+    torch.manual_seed(0)
+    layers = {"num_layers": 2, "bidirectional": True, "batch_first": True}
+    encoder, head = torch.nn.LSTM(3, 4, **layers), torch.nn.Linear(8, 5)
+    xs, lengths = torch.randn(4, 6, 3), torch.tensor([4, 6, 1, 5])
+    packed = rnn.pack_padded_sequence(xs, lengths, True, enforce_sorted=False)
+    with torch.no_grad():
+        out, (h_n, c_n) = encoder(packed)
+        expected = head(rnn.pad_packed_sequence(out, True)[0]).numpy()
+
+    cell, params, _ = rnnjax.interop.from_torch(encoder.state_dict())
+    w, b = (parameter.detach().numpy() for parameter in head.parameters())
+    weights = (params, rnnjax.DenseParams(w=jnp.asarray(w.T), b=jnp.asarray(b)))
+    model = to_onnx(rnnjax.stack(cell, rnnjax.dense(8, 5)), weights, X)
+    carry = [np.zeros((4, 4), np.float32)] * 8  # c and h, two layers, two directions
+    given = feed(model, carry, xs.numpy(), lengths.numpy().astype(np.int32))
+    ys, *after = session(model).run(None, given)
+    for row, wanted, length in zip(ys, expected, lengths, strict=True):
+        np.testing.assert_allclose(row[:length], wanted[:length], rtol=1e-5, atol=1e-5)
+    theirs = torch.stack([c_n, h_n], 1).flatten(0, 1).numpy()  # c and h by turns
+    np.testing.assert_allclose(np.stack(after), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.float32
 def test_chunks_compose_by_the_names_of_the_carry():
     cell, x, _ = CASES["parallel"]
     params = drawn(cell)

@@ -167,6 +167,12 @@ def advance(xs, *lengths):
     return streaming.advance(*full(), xs, *lengths)
 
 
+def used_up():
+    cell, params, streams = full()
+    for _ in range(2):
+        streaming.advance(cell, params, streams, X)
+
+
 X = np.ones((1, 2, 2), np.float32)
 MISUSE = {
     "no slots": (lambda: started(CELLS["lstm"], 0), ValueError, "slots"),
@@ -185,6 +191,7 @@ MISUSE = {
         ValueError,
         "slot 0 is not in use",
     ),
+    "used up": (used_up, ValueError, "streams was used up by a call before"),
     "nothing to feed": (
         lambda: streaming.feed(*full(), {0: X[0, :0]}, chunk=4),
         ValueError,

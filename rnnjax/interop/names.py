@@ -22,10 +22,16 @@ def flatten(arrays: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray
     With ``prefix`` only the names that start with it are kept, without it.
 
     Raises:
-      TypeError: for something else than a dictionary.
+      TypeError: for something else than a dictionary, a module for example.
       ValueError: where nothing is left.
     """
-    flat: dict[str, np.ndarray] = {}
+    if not isinstance(arrays, Mapping):
+        raise TypeError(
+            f"arrays is of type {type(arrays).__name__}; expected a dictionary of "
+            "names and arrays. Write module.state_dict() for a module of torch, "
+            "vars(cell) for a cell of Equinox."
+        )
+    flat: dict[str, Any] = {}
 
     def visit(tree, path):
         for key, value in tree.items():
@@ -33,28 +39,32 @@ def flatten(arrays: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray
             if isinstance(value, Mapping):
                 visit(value, name)
             elif value is not None:
-                try:
-                    flat[name] = np.asarray(value)
-                except (TypeError, RuntimeError) as error:
-                    error.add_note(
-                        f"This was {name!r} of arrays, which NumPy cannot read. For "
-                        "torch write module.float().cpu().state_dict()."
-                    )
-                    raise
+                flat[name] = value
 
-    if not isinstance(arrays, Mapping):
-        raise TypeError(
-            f"arrays is a {type(arrays).__name__}; expected a dictionary of arrays by "
-            "their names. For torch write module.state_dict()."
-        )
     visit(arrays, "")
-    kept = {n[len(prefix) :]: a for n, a in flat.items() if n.startswith(prefix)}
+    # Of a whole model only what is asked for has to be something NumPy can hold.
+    kept = {
+        name[len(prefix) :]: _array(name, value)
+        for name, value in flat.items()
+        if name.startswith(prefix)
+    }
     if not kept:
         raise ValueError(
             f"no array has a name that starts with prefix={prefix!r}; there are "
             f"{_some(flat)}. Write the prefix of one of them, up to the layer's name."
         )
     return kept
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        error.add_note(
+            f"This was arrays[{name!r}], which NumPy cannot hold as it is. For torch "
+            "write module.float().cpu().state_dict()."
+        )
+        raise
 
 
 def grouped(

@@ -43,6 +43,7 @@ def from_torch(
 
     Raises:
       ValueError: for names and shapes that are no such module's.
+      TypeError: for a module in the place of its ``state_dict()``.
 
     Reference: https://pytorch.org/docs/stable/generated/torch.nn.LSTM.html.
 

@@ -134,7 +134,7 @@ def _traverse(
     """Bind the value primitive to one sequence, or walk the step if it cannot be."""
     start = jax.tree.leaves(carry)
     restart = [] if reset is None else jax.tree.leaves(reset.carry)
-    if not _covers(params, [*start, *restart], xs):
+    if not _covers(cell, params, [*start, *restart], xs):
         return scan.default(project, step, params, carry, xs, mask=mask, reset=reset)
     if mask is not None:
         xs = scan.zero_padding(xs, mask)
@@ -155,13 +155,16 @@ def _traverse(
     return jax.tree.unflatten(jax.tree.structure(carry), last), ys[0]
 
 
-def _covers(params: Any, carries: list[Array], xs: Any) -> bool:
+def _covers(cell: Equations, params: Any, carries: list[Array], xs: Any) -> bool:
     """Whether all arrays are there, in one dtype that a kernel knows, and fit."""
     if any(p is None for p in params):
         return False  # a GRU whose reset comes before the product
+    if len(params) != (3 if cell.joined else 4) or params.w_hh.ndim != 2:
+        return False  # another cell's, or an ensemble's: the step will say so
     h, k = params.w_hh.shape
     return (
-        params.w_hh.dtype in _DTYPES
+        k == h * (cell.gates if cell.joined else 3)
+        and params.w_hh.dtype in _DTYPES
         and all(a.dtype == params.w_hh.dtype for a in (*params, *carries, xs))
         and xs.ndim == 2
         and params.w_ih.shape == (xs.shape[1], k)

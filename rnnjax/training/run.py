@@ -55,6 +55,7 @@ def fit(
 
     Raises:
       FloatingPointError: when the loss is not finite; the checkpoint before it stays.
+      KeyboardInterrupt: on Ctrl-C, with a note that says how to go on.
 
     >>> import tempfile
     >>> import jax, jax.numpy as jnp, optax, rnnjax
@@ -85,28 +86,36 @@ def fit(
     compiled = train.lower(state, data).compile()
     print(f"compiled in {time.perf_counter() - start:.1f} s", flush=True)
     numbers, say = _progress(range(len(history) + 1, epochs + 1))
-    for number in numbers:
-        start = time.perf_counter()
-        state, metrics = compiled(state, data)
-        metrics = jax.tree.map(float, metrics)
-        seconds = time.perf_counter() - start
-        if not math.isfinite(metrics["loss"]):
-            raise FloatingPointError(
-                f"loss is {metrics['loss']} in epoch {number}; {out / _CHECKPOINT} "
-                "keeps the epoch before. Write a smaller learning rate, or put "
-                "optax.clip_by_global_norm(1.0) before the optimizer."
+    try:
+        for number in numbers:
+            start = time.perf_counter()
+            state, metrics = compiled(state, data)
+            metrics = jax.tree.map(float, metrics)
+            seconds = time.perf_counter() - start
+            if not math.isfinite(metrics["loss"]):
+                raise FloatingPointError(
+                    f"loss is {metrics['loss']} in epoch {number}; {out / _CHECKPOINT} "
+                    "keeps the epoch before. Write a smaller learning rate, or put "
+                    "optax.clip_by_global_norm(1.0) before the optimizer."
+                )
+            scores = jax.tree.map(float, evaluate(state.params))
+            first = {"epoch": number, "loss": metrics.pop("loss")}
+            record = first | metrics | scores | {"seconds": seconds}
+            history.append(record)
+            with (out / _LOG).open("ab") as file:
+                file.write(_json_line(record))
+            metadata = {"config": config, "history": history}
+            save(out / _CHECKPOINT, state, metadata)
+            say(_epoch_line(record, epochs))
+            if stop(history):
+                break
+    except KeyboardInterrupt as interrupt:
+        if history:
+            interrupt.add_note(
+                f"{out / _CHECKPOINT} has the last full epoch. Go on from there by "
+                "rnnjax.training.resume; with a program of ours, by --resume."
             )
-        scores = jax.tree.map(float, evaluate(state.params))
-        first = {"epoch": number, "loss": metrics.pop("loss")}
-        record = first | metrics | scores | {"seconds": seconds}
-        history.append(record)
-        with (out / _LOG).open("ab") as file:
-            file.write(_json_line(record))
-        metadata = {"config": config, "history": history}
-        save(out / _CHECKPOINT, state, metadata)
-        say(_epoch_line(record, epochs))
-        if stop(history):
-            break
+        raise
     return state, history
 
 

@@ -247,6 +247,24 @@ def test_mistakes_are_named(name):
         call()
 
 
+def test_a_module_is_not_its_weights():
+    with pytest.raises(TypeError, match=r"type Module.*module\.state_dict\(\)"):
+        interop.from_torch(type("Module", (), {})())  # pyright: ignore
+
+
+def test_of_a_whole_model_only_the_part_is_read():
+    class Unreadable:
+        def __array__(self, *args, **kwargs):
+            raise TypeError("a dtype that NumPy does not have")
+
+    whole: dict = {f"encoder.{name}": array for name, array in LSTM.items()}
+    whole["head.weight"] = Unreadable()
+    assert interop.from_torch(whole, prefix="encoder.").cell == rnnjax.lstm(2, 3)
+    with pytest.raises(TypeError, match="NumPy does not have") as caught:
+        interop.from_torch(whole)
+    assert "arrays['head.weight']" in caught.value.__notes__[0]
+
+
 def test_layers_stand_in_numerical_order():
     cell = rnnjax.stack(*[rnnjax.elman(3, 3)] * 12)
     params = random_params(cell)
