@@ -20,9 +20,12 @@ INTERNAL = {
     "rnnjax.interop.names",
     "rnnjax.interop.weights",
     "rnnjax.kernels.compile",
+    "rnnjax.kernels.cudnn",
     "rnnjax.kernels.equations",
     "rnnjax.kernels.native",
+    "rnnjax.kernels.pallas",
     "rnnjax.kernels.primitives",
+    "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
     "rnnjax.walk",
 }
