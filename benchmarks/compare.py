@@ -114,6 +114,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "one call a round is made (default: 0.3)",
     )
     parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="never count the first call of a turn: what a loop costs, in which caches "
+        "and memory stay; without it that is so for short calls only",
+    )
+    parser.add_argument(
         "--input-gradients",
         action="store_true",
         help="in backward, differentiate by the inputs too",
@@ -166,7 +172,7 @@ def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
 def _measure(
     options: Any, workers: Workers, results: dict[str, Any], arrays: Path
 ) -> None:
-    effort = Effort(options.rounds, options.seconds)
+    effort = Effort(options.rounds, options.seconds, options.warm)
     for letter in options.workloads:
         print(f"\n{letter}: {WORKLOADS[letter].title}", flush=True)
         for group in WORKLOADS[letter].groups(options.cells, options.quick):

@@ -11,7 +11,9 @@ from benchmarks.workloads import WORKLOADS, Case, Group, name
 
 REFERENCES = ("torch", "scan", OURS)
 BUSY = 0.05
-SLOW_CALL, SLOW_ROUNDS = 0.5, 3  # calls so long need no more rounds
+# Calls so long need no more rounds, and calls so short need one to warm up.
+SLOW_CALL, SLOW_ROUNDS = 0.5, 3
+QUICK_CALL = 0.05
 
 
 class Mismatch(RuntimeError):
@@ -19,10 +21,14 @@ class Mismatch(RuntimeError):
 
 
 class Effort(NamedTuple):
-    """How often to measure: ``rounds`` turns, ``seconds`` a library and case in all."""
+    """How often to measure: ``rounds`` turns, ``seconds`` a library and case in all.
+
+    ``warm``: the first call of a turn is not counted, however long it is.
+    """
 
     rounds: int
     seconds: float
+    warm: bool = False
 
 
 Workers = dict[str, processes.Worker]
@@ -133,6 +139,7 @@ def _time(
                     "time",
                     name=entry["name"],
                     seconds=effort.seconds / effort.rounds,
+                    warm_up=effort.warm or typical < QUICK_CALL,
                 )
                 if "failed" in reply:
                     answer |= reply

@@ -57,7 +57,7 @@ def _answer(module: ModuleType, prepared: dict[str, Prepared], request: Any) -> 
                 return _first_call(made, request["arrays"])
             case "time":
                 call = prepared[request["name"]].call
-                return {"seconds": _time(call, request["seconds"])}
+                return {"seconds": _time(call, request["seconds"], request["warm_up"])}
             case _:
                 prepared.clear()
                 gc.collect()
@@ -90,13 +90,10 @@ def _first_call(made: Prepared, arrays: str) -> dict[str, Any]:
     }
 
 
-def _time(call: Any, seconds: float) -> list[float]:
-    """The seconds of each call, for about so long and at least one call.
-
-    One before them is not counted: while the others had their turn, caches were lost,
-    and a virtual machine gave the memory that rested back to its host.
-    """
-    call()
+def _time(call: Any, seconds: float, warm_up: bool) -> list[float]:
+    """The seconds of each call, for about so long and at least one call."""
+    if warm_up:
+        call()
     times = []
     gc.collect()
     gc.disable()

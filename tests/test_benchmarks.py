@@ -32,7 +32,7 @@ CASE = Case("A", "lstm", "backward", 2, 3, 4, 5)
     [
         ("--workloads A", set(MODULES)),
         (
-            "--workloads D,I,J,K,L,M,P --cells lstm --peers torch,scan,rnnjax",
+            "--workloads D,I,J,K,L,M,P --cells lstm --peers torch,scan,rnnjax --warm",
             {"torch", "scan", "rnnjax"},
         ),
     ],

@@ -72,11 +72,8 @@ ffi::Error read(const S& signature, ffi::RemainingArgs args,
     }
     for (size_t i = 0; i < signature.outputs.size(); ++i) {
       const auto& field = signature.outputs[i];
-      const ffi::AnyBuffer& buffer = **rets.get<ffi::AnyBuffer>(i);
-      problem.*field.data = checker.check(field, buffer);
-      if (checker.error().success()) {
-        prefer_huge_pages(buffer.untyped_data(), buffer.size_bytes());
-      }
+      problem.*field.data =
+          checker.check(field, **rets.get<ffi::AnyBuffer>(i));
     }
   }
   return checker.error();
