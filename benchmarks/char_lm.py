@@ -8,11 +8,8 @@ in it; the time from start to exit, with all of them, stands beside it.
 
 import argparse
 import re
-import shlex
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from benchmarks import machine, processes
@@ -60,21 +57,13 @@ def main() -> int:
         # Whoever comes first finds a cooler machine.
         order = list(PROGRAMS) if turn % 2 == 0 else list(PROGRAMS)[::-1]
         for name in order:
-            with tempfile.TemporaryDirectory() as out:
-                command = [sys.executable, *PROGRAMS[name], *same, "--out", out]
-                done = subprocess.run(
-                    command,
-                    cwd=processes.ROOT,
-                    env=processes.environment(options.threads),
-                    stdout=subprocess.PIPE,
-                    text=True,
-                    check=False,
-                )
-            if done.returncode:
-                print(f"{shlex.join(command)} failed", file=sys.stderr)
+            try:
+                _, last = processes.program([*PROGRAMS[name], *same], options.threads)
+            except processes.Crashed as crash:
+                print(crash, file=sys.stderr)
                 return 1
-            finals[name].append(done.stdout.strip().splitlines()[-1])
-            print(f"{name}: {finals[name][-1]}", flush=True)
+            finals[name].append(last)
+            print(f"{name}: {last}", flush=True)
     print(f"\n{machine.describe()['processor']}, {options.threads} threads\n")
     print(table(finals))
     return 0

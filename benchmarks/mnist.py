@@ -9,9 +9,7 @@ import argparse
 import re
 import shlex
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -53,22 +51,15 @@ def main() -> int:
     finals: dict[str, str] = {}
     for _ in range(options.rounds):
         for name, program in PROGRAMS.items():
-            with tempfile.TemporaryDirectory() as out:
-                command = [sys.executable, *program, *same, "--out", out]
-                start = time.perf_counter()
-                done = subprocess.run(
-                    command,
-                    cwd=processes.ROOT,
-                    env=processes.environment(options.threads),
-                    stdout=subprocess.PIPE,
-                    text=True,
+            try:
+                taken, finals[name] = processes.program(
+                    [*program, *same], options.threads
                 )
-                seconds[name].append(time.perf_counter() - start)
-            if done.returncode:
-                print(f"{shlex.join(command)} failed", file=sys.stderr)
+            except processes.Crashed as crash:
+                print(crash, file=sys.stderr)
                 return 1
-            finals[name] = done.stdout.strip().splitlines()[-1]
-            print(f"{name}: {seconds[name][-1]:.1f} s, {finals[name]}", flush=True)
+            seconds[name].append(taken)
+            print(f"{name}: {taken:.1f} s, {finals[name]}", flush=True)
 
     text = _table(seconds, finals)
     print("\n" + text)

@@ -1,11 +1,13 @@
-"""The worker processes, seen from the one that starts them."""
+"""The processes of a benchmark, seen from the one that starts them."""
 
 import json
 import os
 import select
+import shlex
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -38,6 +40,30 @@ def environment(threads: int) -> dict[str, str]:
         "JAX_PLATFORMS": "cpu",
         "JAX_ENABLE_X64": "0",
     }
+
+
+def program(arguments: list[str], threads: int) -> tuple[float, str]:
+    """Run a whole program of Python: seconds from start to exit, and its last line.
+
+    It gets a folder to write to, ``--out``, which is gone afterwards.
+
+    Raises:
+      Crashed: it failed; what it wrote to stderr was to be seen.
+    """
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, *arguments, "--out", out]
+        began = time.perf_counter()
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment(threads),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        seconds = time.perf_counter() - began
+    if done.returncode:
+        raise Crashed(f"{shlex.join(command)} failed")
+    return seconds, done.stdout.strip().splitlines()[-1]
 
 
 def start(peer: str, threads: int) -> Worker:
