@@ -1,7 +1,7 @@
 """Write ``errors.md``: the tests' misuses: ``python docs/make_errors.py``.
 
 The wrong lines of each entry are run, and what they raise is what the page shows; the
-right ones are run when the site is built. ``tests/test_docs.py`` holds the entries
+right ones are run when the site is built. ``tests/docs/test_docs.py`` holds the entries
 against the table of misuses, so that none is missing and none says something else.
 """
 

@@ -10,27 +10,41 @@ from rnnjax import (
     initializers,
     interop,
     kernels,
-    plot,
     scan,
     streaming,
     testing,
     training,
 )
-from rnnjax.attention import (
-    AttentionCarry,
-    AttentionParams,
-    AttentionWindowCarry,
-    AttentionWindowParams,
-    attention,
-    attention_window,
-)
-from rnnjax.beam import Beams, beam_search
+from rnnjax.analysis import Description, Trace, carry_gradients, describe, plot, trace
+from rnnjax.batch import carry_spec, output_spec, static_unroll, unroll
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, Keys, NoStepError, Reset, Spec, constructor
 from rnnjax.cells import (
+    CfCParams,
+    ConvGRUParams,
+    ConvLSTMParams,
     ElmanParams,
+    FullLSTMNorm,
+    FullLSTMParams,
+    GridLSTMParams,
+    GroupedLSTMParams,
     GRUParams,
+    IndependentParams,
+    IntersectionRNNParams,
+    LayerNormElmanParams,
+    LayerNormGRUParams,
+    LeakyParams,
+    LowRankParams,
     LSTMCarry,
     LSTMParams,
+    LTCParams,
+    MGUParams,
+    MinimalParams,
+    NASParams,
+    PhasedLSTMParams,
+    SRUParams,
+    Synapses,
+    UGRNNParams,
     cfc,
     conv_gru,
     conv_lstm,
@@ -59,29 +73,48 @@ from rnnjax.cells import (
     ugrnn,
 )
 from rnnjax.combinators import (
+    AttentionCarry,
+    AttentionParams,
+    AttentionWindowCarry,
+    AttentionWindowParams,
     DenseParams,
+    HighwayParams,
+    InitialCarryParams,
     LearnedCarryParams,
+    attention,
+    attention_window,
     bidirectional,
     dense,
+    drop_connect,
+    dropout,
     embedding,
+    highway,
     learned_carry,
     parallel,
     pointwise,
     residual,
     reverse,
+    skip_stack,
     stack,
     time_distributed,
+    with_dropout,
+    with_initial_carry,
+    zoneout,
 )
 from rnnjax.decoding import (
+    Beams,
     Generated,
+    Next,
+    Raw,
+    beam_search,
     generate,
     greedy,
+    raw_unroll,
     sample,
     scheduled_sampling,
     sequence_loss,
 )
-from rnnjax.describe import Description, describe
-from rnnjax.noise import drop_connect, dropout, with_dropout, zoneout
+from rnnjax.observation import observe
 from rnnjax.pooling import (
     attention_pool,
     last_valid,
@@ -89,8 +122,6 @@ from rnnjax.pooling import (
     max_pool,
     mean_pool,
 )
-from rnnjax.raw import Next, Raw, raw_unroll
-from rnnjax.recurrence import recurrence
 from rnnjax.sequences import (
     Packed,
     boolean_mask,
@@ -104,15 +135,6 @@ from rnnjax.sequences import (
     unpack,
     unpad_sequences,
 )
-from rnnjax.trace import Trace, carry_gradients, observe, trace
-from rnnjax.unroll import carry_spec, output_spec, static_unroll, unroll
-from rnnjax.wrappers import (
-    HighwayParams,
-    InitialCarryParams,
-    highway,
-    skip_stack,
-    with_initial_carry,
-)
 
 __version__ = "0.1.0"
 
@@ -123,24 +145,45 @@ __all__ = [
     "AttentionWindowParams",
     "Beams",
     "Cell",
+    "CfCParams",
+    "ConvGRUParams",
+    "ConvLSTMParams",
     "DenseParams",
     "Description",
     "ElmanParams",
+    "FullLSTMNorm",
+    "FullLSTMParams",
     "GRUParams",
     "Generated",
+    "GridLSTMParams",
+    "GroupedLSTMParams",
     "HighwayParams",
+    "IndependentParams",
     "InitialCarryParams",
+    "IntersectionRNNParams",
     "Keys",
     "LSTMCarry",
     "LSTMParams",
+    "LTCParams",
+    "LayerNormElmanParams",
+    "LayerNormGRUParams",
+    "LeakyParams",
     "LearnedCarryParams",
+    "LowRankParams",
+    "MGUParams",
+    "MinimalParams",
+    "NASParams",
     "Next",
     "NoStepError",
     "Packed",
+    "PhasedLSTMParams",
     "Raw",
     "Reset",
+    "SRUParams",
     "Spec",
+    "Synapses",
     "Trace",
+    "UGRNNParams",
     "attention",
     "attention_pool",
     "attention_window",

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax.cell import Carry, InitFn, Keys, Params, Reset
+from rnnjax.cell import Carry, InitFn, Keys, Params
 
 
 def size(name: str, value: Any) -> int:
@@ -147,20 +147,6 @@ def time_steps(xs: Any) -> int:
             "an empty sequence in a batch pad it and write lengths=0 for it."
         )
     return time
-
-
-def signals(
-    mask: Any, reset: Any, time: int, initial_carry: Carry
-) -> tuple[Array | None, Reset | None]:
-    """``mask`` and ``reset`` of one sequence, plain flags completed to a `Reset`."""
-    if mask is not None:
-        mask = flags("mask", mask, (time,))
-    if reset is None:
-        return mask, None
-    if not isinstance(reset, Reset):
-        return mask, Reset(flags("reset", reset, (time,)), initial_carry)
-    target = carry(reset.carry, initial_carry, name="reset.carry")
-    return mask, Reset(flags("reset.where", reset.where, (time,)), target)
 
 
 def carry(value: Carry, expected: Carry, *, name: str = "carry") -> Carry:

@@ -15,10 +15,10 @@ from flax import nnx
 from jax import Array
 
 from rnnjax import checks
+from rnnjax.batch import unroll
+from rnnjax.builder import recurrence
 from rnnjax.cell import Carry, Cell, Params, constructor
-from rnnjax.recurrence import recurrence
-from rnnjax.unroll import unroll
-from rnnjax.walk import keyed_step
+from rnnjax.combinators.stepping import keyed_step
 
 
 class LinenCell(nn.RNNCellBase):

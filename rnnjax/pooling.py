@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import scan
+from rnnjax import signals
 from rnnjax.sequences import beside
 
 
@@ -35,7 +35,7 @@ def last_valid(ys: Any, mask: Any) -> Any:
         return a.sum(mask.ndim - 1, dtype=a.dtype)
 
     # A sum of one entry and zeros: nothing to gather, and no NaN from elsewhere.
-    return jax.tree.map(take, scan.zero_padding(ys, chosen))
+    return jax.tree.map(take, signals.zero_padding(ys, chosen))
 
 
 def mean_pool(ys: Any, mask: Any) -> Array:
@@ -47,7 +47,7 @@ def mean_pool(ys: Any, mask: Any) -> Array:
     [2.0]
     """
     ys, mask = jnp.asarray(ys), jnp.asarray(mask)
-    kept = scan.zero_padding(ys, mask)
+    kept = signals.zero_padding(ys, mask)
     count = jnp.maximum(mask.sum(-1), 1).astype(ys.dtype)
     total = kept.sum(mask.ndim - 1)
     return total / beside(count, total)
@@ -84,7 +84,7 @@ def attention_pool(ys: Any, scores: Any, mask: Any) -> Array:
     [2.0]
     """
     weights = masked_softmax(scores, mask)
-    kept = scan.zero_padding(ys, jnp.asarray(mask))
+    kept = signals.zero_padding(ys, jnp.asarray(mask))
     return (weights[..., None] * kept).sum(-2)
 
 

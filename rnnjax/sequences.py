@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax import checks, scan
+from rnnjax import checks, signals
 from rnnjax.cell import Carry
 
 
@@ -279,7 +279,7 @@ def unpack(ys: Any, lengths: Any, time: int) -> Any:
     valid = sequence_mask(lengths, time)
     steps = jnp.arange(time, dtype=jnp.int32)
     index = jnp.where(valid, starts[:, None] + steps, 0)
-    return scan.zero_padding(jax.tree.map(lambda a: a[index], ys), valid)
+    return signals.zero_padding(jax.tree.map(lambda a: a[index], ys), valid)
 
 
 def concatenate_carries(*carries: Carry) -> Carry:

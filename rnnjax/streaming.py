@@ -15,8 +15,8 @@ import numpy as np
 from jax import Array
 
 from rnnjax import checks
+from rnnjax.batch import unroll
 from rnnjax.cell import Carry, Cell, Params
-from rnnjax.unroll import unroll
 
 
 class Streams(NamedTuple):

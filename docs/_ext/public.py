@@ -12,8 +12,9 @@ import rnnjax
 # Modules whose own names are nobody's business. All others are public, or give what
 # they have to say to the package above them.
 INTERNAL = {
+    "rnnjax.analysis.diagram",
     "rnnjax.checks",
-    "rnnjax.diagram",
+    "rnnjax.combinators.stepping",
     "rnnjax.export.graph",
     "rnnjax.export.nodes",
     "rnnjax.interop.layers",
@@ -27,7 +28,8 @@ INTERNAL = {
     "rnnjax.kernels.primitives",
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
-    "rnnjax.walk",
+    "rnnjax.signals",
+    "rnnjax.traversals.fused",
 }
 
 

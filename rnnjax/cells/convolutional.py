@@ -9,11 +9,11 @@ from jax import Array, lax
 from jax.nn.initializers import glorot_uniform, orthogonal
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.cells.lstm import LSTMCarry
 from rnnjax.initializers import per_gate
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 Sizes = int | tuple[int, ...]
 """One number for every spatial dimension, or a tuple with one for each."""
@@ -103,14 +103,7 @@ def conv_lstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=input_shape,
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, input_shape, traversal)
 
 
 class ConvGRUParams(NamedTuple):
@@ -189,14 +182,7 @@ def conv_gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=input_shape,
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, input_shape, traversal)
 
 
 def _convolve(x, kernel, strides=None, padding="SAME"):

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, kernels, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class ElmanParams(NamedTuple):
@@ -75,11 +75,4 @@ def elman(
         observe(h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)

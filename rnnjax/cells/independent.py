@@ -9,11 +9,11 @@ from jax import Array
 from jax.nn.initializers import glorot_uniform
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.cells.lstm import LSTMCarry
 from rnnjax.initializers import per_gate
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class IndependentParams(NamedTuple):
@@ -86,14 +86,7 @@ def indrnn(
         observe(h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        _project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, _project, step, (input_size,), traversal)
 
 
 @constructor
@@ -153,14 +146,7 @@ def indy_lstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(
-        init,
-        initial_carry,
-        _project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, _project, step, (input_size,), traversal)
 
 
 @constructor
@@ -216,11 +202,4 @@ def indy_gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        _project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, _project, step, (input_size,), traversal)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 def normalize(x: Array, *, epsilon: float = 1e-5) -> Array:
@@ -92,14 +92,7 @@ def layer_norm_elman(
         observe(h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
 
 
 class LayerNormGRUParams(NamedTuple):
@@ -182,11 +175,4 @@ def layer_norm_gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)

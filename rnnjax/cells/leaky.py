@@ -10,11 +10,11 @@ from jax import Array
 from jax.nn.initializers import glorot_uniform
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
-from rnnjax.walk import as_keys
+from rnnjax.observation import observe
+from rnnjax.signals import as_keys
 
 
 class LeakyParams(NamedTuple):

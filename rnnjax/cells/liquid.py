@@ -8,9 +8,9 @@ from jax import Array
 from jax.nn.initializers import glorot_uniform
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class CfCParams(NamedTuple):

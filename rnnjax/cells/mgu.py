@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class MGUParams(NamedTuple):
@@ -100,11 +100,5 @@ def mgu(
         observe(f=f, n=n, h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step_after if reset_after else step_before,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    step = step_after if reset_after else step_before
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)

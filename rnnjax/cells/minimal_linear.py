@@ -8,10 +8,10 @@ from jax import Array
 from jax.nn.initializers import glorot_uniform
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import per_gate
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class MinimalParams(NamedTuple):
@@ -76,14 +76,7 @@ def min_gru(
         observe(z=1 - keep, h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
 
 
 @constructor
@@ -145,14 +138,7 @@ def min_lstm(
         observe(f=keep, h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
 
 
 def _init(key, input_size, hidden_size, gates):

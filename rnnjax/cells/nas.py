@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.cells.lstm import LSTMCarry
 from rnnjax.initializers import recurrent_weights
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class NASParams(NamedTuple):
@@ -87,11 +87,4 @@ def nas(
         observe(p=p, q=q, r=r, s=s, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)

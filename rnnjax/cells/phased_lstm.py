@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.cells.lstm import LSTMCarry
 from rnnjax.initializers import recurrent_weights
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class PhasedLSTMParams(NamedTuple):

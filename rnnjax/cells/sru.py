@@ -9,10 +9,10 @@ from jax import Array
 from jax.nn.initializers import glorot_uniform
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import per_gate
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class SRUParams(NamedTuple):
@@ -102,11 +102,4 @@ def sru(
         observe(f=f, r=r, c=c, h=h)
         return c, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)

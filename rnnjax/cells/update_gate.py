@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, scan
+from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
-from rnnjax.recurrence import recurrence
-from rnnjax.trace import observe
+from rnnjax.observation import observe
 
 
 class UGRNNParams(NamedTuple):
@@ -80,14 +80,7 @@ def ugrnn(
         observe(g=g, n=n, h=h)
         return h, h
 
-    return recurrence(
-        init,
-        initial_carry,
-        project,
-        step,
-        input_shape=(input_size,),
-        traversal=traversal,
-    )
+    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
 
 
 class IntersectionRNNParams(NamedTuple):
@@ -157,6 +150,4 @@ def intersection_rnn(
         observe(gh=gh, gy=gy, h=h, y=y)
         return h, y
 
-    return recurrence(
-        init, initial_carry, project, step, input_shape=(size,), traversal=traversal
-    )
+    return recurrence(init, initial_carry, project, step, (size,), traversal)

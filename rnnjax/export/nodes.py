@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax import cells, combinators, noise
+from rnnjax import cells, combinators
 from rnnjax.cell import Cell, Params
 from rnnjax.export.graph import Graph, zeroed
 from rnnjax.interop import to_onnx_weights
@@ -252,7 +252,7 @@ _CONVERT: dict[Callable[..., Cell], Callable[[Place, Graph, str], str]] = {
     combinators.dense: _dense,
     combinators.embedding: _embedding,
     combinators.pointwise: _pointwise,
-    noise.dropout: _dropout,
-    noise.with_dropout: _inner,
-    noise.drop_connect: _inner,
+    combinators.dropout: _dropout,
+    combinators.with_dropout: _inner,
+    combinators.drop_connect: _inner,
 }

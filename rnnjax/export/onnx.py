@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnjax.batch import output_spec
 from rnnjax.cell import Cell, Params
 from rnnjax.export.graph import Graph, counted_steps, over_features
 from rnnjax.export.nodes import Place, convert
-from rnnjax.unroll import output_spec
 
 # The oldest with all operators used here; runtimes read older ones, not newer ones.
 _OPSET = 17

@@ -13,8 +13,8 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+from rnnjax.batch import unroll as unroll_batch
 from rnnjax.cell import Cell, Params
-from rnnjax.unroll import unroll as unroll_batch
 
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

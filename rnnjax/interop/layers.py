@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax import cells, combinators, noise
+from rnnjax import cells, combinators
 from rnnjax.cell import Cell, Params, Spec
 from rnnjax.interop.report import Imported, Report, combine
 from rnnjax.interop.weights import Layer, Weights, check_shapes
@@ -36,11 +36,11 @@ def layers_of(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Rep
         return [layer for layers, _ in parts for layer in layers], reports
     if make is combinators.bidirectional:
         return _both_directions(cell, spec, params, target)
-    if make in (noise.with_dropout, noise.drop_connect):
+    if make in (combinators.with_dropout, combinators.drop_connect):
         layers, report = layers_of(spec["cell"], params, target)
         note = f"{spec.name} is left out: it has no weights and acts in training"
         return layers, combine([report, Report("exact", (note,))])
-    if make is noise.dropout:
+    if make is combinators.dropout:
         note = "dropout is left out: it has no weights and acts in training"
         return [], Report("exact", (note,))
     return [(_weights_of(cell, spec, params, target),)], Report("exact")

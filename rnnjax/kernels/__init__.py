@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import scan
+from rnnjax import scan, signals
 from rnnjax.cell import Carry, Params, Reset
 from rnnjax.kernels import cudnn, pallas
 from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH, GRU, LSTM, Equations
@@ -122,8 +122,8 @@ def gru_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
 
 def _traverse(
     cell: Equations,
-    project: scan.Project,
-    step: scan.Step,
+    project: signals.Project,
+    step: signals.Step,
     params: Params,
     carry: Carry,
     xs: Any,
@@ -137,7 +137,7 @@ def _traverse(
     if not _covers(cell, params, [*start, *restart], xs):
         return scan.default(project, step, params, carry, xs, mask=mask, reset=reset)
     if mask is not None:
-        xs = scan.zero_padding(xs, mask)
+        xs = signals.zero_padding(xs, mask)
     absent = jnp.zeros(0, bool)
     # One sequence is a batch of one; jax.vmap makes the batch larger.
     ys, *last = value(

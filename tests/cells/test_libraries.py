@@ -11,7 +11,7 @@ import rnnjax
 from rnnjax import cells
 from rnnjax.cells import LSTMCarry
 
-RECORDED = pathlib.Path(__file__).parents[1] / "reference"
+RECORDED = pathlib.Path(__file__).parents[1] / "recorded"
 
 
 def lstm_params(p):

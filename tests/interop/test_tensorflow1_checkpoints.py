@@ -11,7 +11,7 @@ import pytest
 import rnnjax
 from rnnjax import interop
 
-RECORDED = pathlib.Path(__file__).parents[1] / "reference/checkpoints"
+RECORDED = pathlib.Path(__file__).parents[1] / "recorded/checkpoints"
 RELU: dict[str, Any] = {"activation": jax.nn.relu}
 CLIPS: dict[str, Any] = {"cell_clip": 0.8, "projection_clip": 0.3}
 

@@ -1,0 +1,7 @@
+"""Looking into a cell: what it is made of, and what it computes at every step."""
+
+from rnnjax.analysis import plot
+from rnnjax.analysis.description import Description, describe
+from rnnjax.analysis.tracing import Trace, carry_gradients, trace
+
+__all__ = ["Description", "Trace", "carry_gradients", "describe", "plot", "trace"]

@@ -1,0 +1,80 @@
+"""From two functions of one example to a cell."""
+
+import jax
+
+from rnnjax import checks, scan, signals
+from rnnjax.cell import Cell, InitFn, InitialCarryFn
+
+
+def recurrence(
+    init: InitFn,
+    initial_carry: InitialCarryFn,
+    project: signals.Project,
+    step: signals.Step,
+    input_shape: tuple[int, ...] | None = None,
+    traversal: scan.Traversal = scan.default,
+) -> Cell:
+    r"""A cell from what depends on the carry and what does not.
+
+    .. math:: z_t = project(params, x_t), \quad
+              (carry_t, y_t) = step(params, carry_{t-1}, z_t)
+
+    Both functions are written for one example at one time and close over Python values
+    only; masks, resets, batches, hoisting, checkpointing and the contract come with
+    them. A cell of your own is about twelve lines.
+
+    Args:
+      init: ``(key) -> params``, a pytree of arrays.
+      initial_carry: ``(params) -> carry``; every step returns a carry of the same
+        structure, shapes and dtypes.
+      project: ``(params, x) -> z``, the part of a step that can be done for all times
+        at once.
+      step: ``(params, carry, z) -> (carry, y)``, the part that cannot.
+      input_shape: the shape of one input, for example ``(input_size,)``. Inputs are
+        then checked, and cast to the dtype of the params; ``None`` takes any pytree.
+      traversal: how time is walked, see `rnnjax.scan`.
+
+    Raises:
+      ValueError, TypeError: from the cell's ``step`` and ``unroll``, for inputs,
+        carries, masks, resets and keys that do not fit.
+
+    >>> from typing import NamedTuple
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> class LeakyParams(NamedTuple):
+    ...     w_ih: jax.Array
+    ...     w_hh: jax.Array
+    >>> @rnnjax.constructor
+    ... def leaky(input_size, hidden_size, *, rate=0.1):
+    ...     def init(key):
+    ...         draw = jax.nn.initializers.lecun_normal()
+    ...         key_ih, key_hh = jax.random.split(key)
+    ...         return LeakyParams(draw(key_ih, (input_size, hidden_size)),
+    ...                            draw(key_hh, (hidden_size, hidden_size)))
+    ...     def initial_carry(params):
+    ...         return jnp.zeros(hidden_size, params.w_hh.dtype)
+    ...     def project(params, x):
+    ...         return x @ params.w_ih
+    ...     def step(params, h, z):
+    ...         h = (1 - rate) * h + rate * jnp.tanh(z + h @ params.w_hh)
+    ...         return h, h
+    ...     return rnnjax.recurrence(init, initial_carry, project, step)
+    >>> rnnjax.testing.check_cell(leaky(3, 4), jnp.ones(3))
+    """
+
+    def checked_step(params, carry, x):
+        x = checks.step_input(x, input_shape, checks.float_dtype(params))
+        with checks.params_of(init, params):
+            start = jax.eval_shape(initial_carry, params)
+        carry = checks.carry(carry, start)
+        with checks.params_of(init, params):
+            return step(params, carry, project(params, x))
+
+    def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
+        xs, _ = checks.sequence(xs, input_shape, checks.float_dtype(params))
+        with checks.params_of(init, params):
+            start = initial_carry(params)
+        carry, mask, reset = signals.read(start, carry, xs, mask, reset, key)
+        with checks.params_of(init, params):
+            return traversal(project, step, params, carry, xs, mask=mask, reset=reset)
+
+    return Cell(init, initial_carry, checked_step, unroll)

@@ -1,0 +1,62 @@
+"""Cells made of cells, and cells without a memory. All of them are a `Cell`."""
+
+from rnnjax.combinators.attending import (
+    AttentionCarry,
+    AttentionParams,
+    AttentionWindowCarry,
+    AttentionWindowParams,
+    attention,
+    attention_window,
+)
+from rnnjax.combinators.layers import (
+    bidirectional,
+    parallel,
+    reverse,
+    skip_stack,
+    stack,
+)
+from rnnjax.combinators.memoryless import (
+    DenseParams,
+    dense,
+    embedding,
+    pointwise,
+    time_distributed,
+)
+from rnnjax.combinators.noise import drop_connect, dropout, with_dropout, zoneout
+from rnnjax.combinators.shortcuts import HighwayParams, highway, residual
+from rnnjax.combinators.starting import (
+    InitialCarryParams,
+    LearnedCarryParams,
+    learned_carry,
+    with_initial_carry,
+)
+
+__all__ = [
+    "AttentionCarry",
+    "AttentionParams",
+    "AttentionWindowCarry",
+    "AttentionWindowParams",
+    "DenseParams",
+    "HighwayParams",
+    "InitialCarryParams",
+    "LearnedCarryParams",
+    "attention",
+    "attention_window",
+    "bidirectional",
+    "dense",
+    "drop_connect",
+    "dropout",
+    "embedding",
+    "highway",
+    "learned_carry",
+    "parallel",
+    "pointwise",
+    "residual",
+    "reverse",
+    "skip_stack",
+    "stack",
+    "time_distributed",
+    "with_dropout",
+    "with_initial_carry",
+    "zoneout",
+]

@@ -1,0 +1,135 @@
+"""Cells without a memory: all steps at once, an empty carry."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnjax import checks, signals
+from rnnjax.cell import Cell, InitFn, Params, constructor
+
+
+@constructor
+def time_distributed(
+    init: InitFn,
+    apply: Callable[[Params, Any], Any],
+    *,
+    input_shape: tuple[int, ...] | None = None,
+) -> Cell:
+    """The same function with params at every step, all steps at once by `jax.vmap`.
+
+    It is how any network, for example a convolutional one on the frames of a video,
+    becomes a cell of a stack. The carry is empty.
+
+    Args:
+      init: ``(key) -> params``.
+      apply: ``(params, x) -> y``, of one input.
+      input_shape: the shape of one input. Inputs are then checked, and cast to the
+        dtype of the params; ``None`` takes any pytree.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> def init(key):
+    ...     return jax.random.normal(key, (3, 2))
+    >>> def apply(w, x):
+    ...     return jax.nn.relu(x @ w)
+    >>> cell = rnnjax.time_distributed(init, apply)
+    >>> _, ys = cell.unroll(cell.init(jax.random.key(0)), (), jnp.ones((7, 3)))
+    >>> ys.shape
+    (7, 2)
+    """
+
+    def initial_carry(params):
+        return ()
+
+    def step(params, carry, x):
+        x = checks.step_input(x, input_shape, checks.float_dtype(params))
+        return checks.carry(carry, ()), apply(params, x)
+
+    def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
+        xs, _ = checks.sequence(xs, input_shape, checks.float_dtype(params))
+        carry, mask, _ = signals.read((), carry, xs, mask, reset, key)
+        xs = xs if mask is None else signals.zero_padding(xs, mask)
+        ys = jax.vmap(apply, in_axes=(None, 0))(params, xs)
+        return carry, ys if mask is None else signals.zero_padding(ys, mask)
+
+    return Cell(init, initial_carry, step, unroll)
+
+
+@constructor
+def pointwise(function: Callable[[Any], Any]) -> Cell:
+    """Apply a function of one input at each step; no params, an empty carry.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.stack(rnnjax.gru(3, 4), rnnjax.pointwise(jax.nn.relu))
+    >>> params = cell.init(jax.random.key(0))
+    >>> carry, ys = cell.unroll(params, cell.initial_carry(params), jnp.ones((7, 3)))
+    >>> bool((ys >= 0).all())
+    True
+    """
+    return time_distributed(lambda key: (), lambda params, x: function(x))
+
+
+class DenseParams(NamedTuple):
+    """``w: (inputs, outputs)``, ``b: (outputs,)``."""
+
+    w: Array
+    b: Array
+
+
+@constructor
+def dense(input_size: int, output_size: int) -> Cell:
+    """An affine map of each input: ``y = x @ w + b``. The carry is empty.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.dense(3, 2)
+    >>> params = cell.init(jax.random.key(0))
+    >>> cell.step(params, cell.initial_carry(params), jnp.zeros(3))
+    ((), Array([0., 0.], dtype=float32))
+    """
+    checks.size("input_size", input_size)
+    checks.size("output_size", output_size)
+
+    def init(key):
+        draw = jax.nn.initializers.glorot_uniform()
+        w = draw(checks.key(key), (input_size, output_size))
+        return DenseParams(w, jnp.zeros(output_size, w.dtype))
+
+    return time_distributed(
+        init, lambda params, x: x @ params.w + params.b, input_shape=(input_size,)
+    )
+
+
+@constructor
+def embedding(vocabulary_size: int, embedding_size: int) -> Cell:
+    """Look up a row of a table for each token: ``y = table[x]``, ``x`` an integer.
+
+    The params are the table, ``(vocabulary_size, embedding_size)``. An id outside of it
+    gives NaN, which is seen, where clamping would give the wrong row, which is not.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.stack(rnnjax.embedding(50, 8), rnnjax.lstm(8, 16))
+    >>> params = cell.init(jax.random.key(0))
+    >>> tokens = jnp.array([3, 14, 15])
+    >>> carry, ys = cell.unroll(params, cell.initial_carry(params), tokens)
+    >>> ys.shape
+    (3, 16)
+    """
+    checks.size("vocabulary_size", vocabulary_size)
+    checks.size("embedding_size", embedding_size)
+
+    def init(key):
+        shape = (vocabulary_size, embedding_size)
+        return jax.random.normal(checks.key(key), shape)
+
+    def look_up(table, x):
+        x = jnp.asarray(x)
+        if not jnp.issubdtype(x.dtype, jnp.integer):
+            raise TypeError(
+                f"x of an embedding has dtype {x.dtype}; expected integers, the ids of "
+                "tokens. Write x.astype(jnp.int32), or rnnjax.dense for features."
+            )
+        return jnp.take(table, jnp.where(x < 0, vocabulary_size, x), 0, mode="fill")
+
+    return time_distributed(init, look_up)

@@ -1,0 +1,203 @@
+"""Masks, resets and keys: the signals that come beside a sequence.
+
+A padded step does nothing at all: the carry holds, the output is zero, its reset does
+not count, and whatever the padding contains reaches no value and no gradient. A reset
+replaces the carry before the input is consumed. Keys are for cells that draw random
+numbers.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from rnnjax import checks
+from rnnjax.cell import Carry, Keys, Params, Reset
+
+Project = Callable[[Params, Any], Any]
+Step = Callable[[Params, Carry, Any], tuple[Carry, Any]]
+
+
+class Traversal(Protocol):
+    """One sequence: ``(project, step, params, carry, xs) -> (carry, ys)``."""
+
+    def __call__(
+        self,
+        project: Project,
+        step: Step,
+        params: Params,
+        carry: Carry,
+        xs: Any,
+        *,
+        mask: Array | None = None,
+        reset: Reset | None = None,
+    ) -> tuple[Carry, Any]: ...
+
+
+def read(
+    start: Carry,
+    carry: Carry,
+    xs: Any,
+    mask: Any = None,
+    reset: Any = None,
+    key: Any = None,
+) -> tuple[Carry, Array | None, Reset | None]:
+    """Check what comes beside one sequence ``xs``: ``(carry, mask, reset)``.
+
+    Plain flags of a reset are completed by ``start``, the carry that the cell's
+    sequences start with. A key is checked only: even for a cell that draws nothing a
+    wrong one is a mistake.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax import signals
+    >>> start, xs, flags = jnp.zeros(2), jnp.ones((3, 4)), jnp.array([True] * 3)
+    >>> carry, mask, reset = signals.read(start, start, xs, reset=flags)
+    >>> mask, reset.carry
+    (None, Array([0., 0.], dtype=float32))
+    """
+    time = checks.time_steps(xs)
+    carry = checks.carry(carry, start)
+    if key is not None:
+        checks.noise_key(key)
+    if mask is not None:
+        mask = checks.flags("mask", mask, (time,))
+    if reset is None:
+        return carry, mask, None
+    if not isinstance(reset, Reset):
+        return carry, mask, Reset(checks.flags("reset", reset, (time,)), start)
+    target = checks.carry(reset.carry, start, name="reset.carry")
+    where = checks.flags("reset.where", reset.where, (time,))
+    return carry, mask, Reset(where, target)
+
+
+def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:
+    """Teach a plain walk over ``xs`` about masks and resets, once for all walks.
+
+    The flags travel beside the inputs and the reset's carry beside the params, so a
+    walk may hoist, defer or recompute the gated step like any other.
+    """
+
+    @functools.wraps(walk)
+    def traversal(project, step, params, carry, xs, *, mask=None, reset=None):
+        if mask is None and reset is None:
+            return walk(project, step, params, carry, xs)
+        if mask is not None:
+            xs = zero_padding(xs, mask)
+
+        def gated_project(params, x):
+            x, valid, restart = x
+            return project(params[0], x), valid, restart
+
+        def gated_step(params, carry, z):
+            params, start = params
+            z, valid, restart = z
+            before = carry if restart is None else _select(restart, start, carry)
+            after, y = step(params, before, z)
+            if valid is None:
+                return after, y
+            # A padded step does nothing at all: its reset does not count either.
+            return _select(valid, after, carry), _select(
+                valid, y, jax.tree.map(jnp.zeros_like, y)
+            )
+
+        where, start = (None, None) if reset is None else reset
+        inputs = (xs, mask, where)
+        return walk(gated_project, gated_step, (params, start), carry, inputs)
+
+    return traversal
+
+
+def _select(where: Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(functools.partial(jnp.where, where), one, other)
+
+
+def zero_padding(xs: Any, mask: Array) -> Any:
+    """``xs`` with zeros where ``mask: (t,)`` is false.
+
+    Selecting the state alone keeps NaN in the padding out of the values but not out of
+    the gradients, where it would meet a zero cotangent in a product.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> xs, mask = jnp.array([1.0, jnp.nan]), jnp.array([True, False])
+    >>> rnnjax.scan.zero_padding(xs, mask)
+    Array([1., 0.], dtype=float32)
+    """
+
+    def zero(x):
+        x = jnp.asarray(x)
+        valid = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+        return jnp.where(valid, x, jnp.zeros((), x.dtype))
+
+    return jax.tree.map(zero, xs)
+
+
+def flip(
+    xs: Any, mask: Array | None = None, reset: Reset | None = None
+) -> tuple[Any, Array | None, Reset | None]:
+    """The sequence backwards in time, cut into the same segments.
+
+    A reset stands on the first step of a segment. Backwards, the segment before it must
+    start afresh, at the last of its steps that is not padding.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> reset = rnnjax.Reset(jnp.array([True, False, True, False]), ())
+    >>> xs, _, reset = rnnjax.scan.flip(jnp.array([1, 2, 3, 4]), None, reset)
+    >>> xs.tolist(), reset.where.tolist()
+    ([4, 3, 2, 1], [False, False, True, False])
+    """
+    xs = jax.tree.map(lambda a: jnp.flip(a, axis=0), xs)
+    mask = None if mask is None else jnp.flip(mask)
+    if reset is None:
+        return xs, mask, None
+    # The boundary before step t lies, backwards, before the step that was t - 1.
+    where = jnp.flip(reset.where) if mask is None else jnp.flip(reset.where) & mask
+    where = jnp.roll(where, 1).at[0].set(False)
+    if mask is not None:
+        # A boundary that fell into padding moves on to the next step that counts.
+        steps = jnp.arange(where.shape[0])
+        boundary = lax.cummax(jnp.where(where, steps, -1))
+        counted = lax.cummax(jnp.where(mask, steps, -1))
+        where = mask & (boundary > jnp.roll(counted, 1).at[0].set(-1))
+    return xs, mask, Reset(where, reset.carry)
+
+
+def split_reset(reset: Array | Reset | None, count: int) -> list[Array | Reset | None]:
+    """The reset for each of ``count`` cells whose carries form a tuple.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> reset = rnnjax.Reset(jnp.array([True]), (1.0, 2.0))
+    >>> [part.carry for part in rnnjax.scan.split_reset(reset, 2)]
+    [1.0, 2.0]
+    """
+    if not isinstance(reset, Reset):
+        return [reset] * count
+    return [Reset(reset.where, carry) for carry in reset.carry]
+
+
+def split_key(key: Array | Keys | None, count: int) -> list[Any]:
+    """A key for each of ``count`` cells; `Keys` are split both.
+
+    >>> import jax, rnnjax
+    >>> len(rnnjax.scan.split_key(jax.random.key(0), 3))
+    3
+    """
+    if key is None:
+        return [None] * count
+    keys = jax.tree.map(lambda k: jax.random.split(k, count), key)
+    return [jax.tree.map(lambda k, i=i: k[i], keys) for i in range(count)]
+
+
+def as_keys(key: Array | Keys) -> Keys:
+    """Both keys of a plain one, which stands for both.
+
+    >>> import jax
+    >>> from rnnjax import signals
+    >>> keys = signals.as_keys(jax.random.key(0))
+    >>> bool(keys.sequence == keys.step)
+    True
+    """
+    key = checks.noise_key(key)
+    return key if isinstance(key, Keys) else Keys(key, key)

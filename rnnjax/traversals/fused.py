@@ -1,0 +1,23 @@
+"""Project inside the loop."""
+
+from jax import lax
+
+from rnnjax.signals import gated
+
+
+def walk(project, step, params, carry, xs):
+    """What `fused` does, without masks and resets."""
+    return lax.scan(lambda c, x: step(params, c, project(params, x)), carry, xs)
+
+
+@gated
+def fused(project, step, params, carry, xs):
+    """Project inside the loop: one `jax.lax.scan`, nothing kept that is not needed.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> rnnjax.scan.fused(
+    ...     lambda rate, x: rate * x, lambda rate, c, z: (c + z, c + z),
+    ...     2.0, 0.0, jnp.arange(4.0))
+    (Array(12., dtype=float32), Array([ 0.,  2.,  6., 12.], dtype=float32))
+    """
+    return walk(project, step, params, carry, xs)

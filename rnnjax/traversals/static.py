@@ -1,0 +1,23 @@
+"""A loop in Python."""
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.signals import gated
+
+
+@gated
+def static(project, step, params, carry, xs):
+    """A Python loop: every step is visible to prints and debuggers, outside ``jit``.
+
+    Compile time grows with the number of steps.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.scan.static)
+    """
+    ys = []
+    for t in range(jax.tree.leaves(xs)[0].shape[0]):
+        x = jax.tree.map(lambda a, t=t: a[t], xs)
+        carry, y = step(params, carry, project(params, x))
+        ys.append(y)
+    return carry, jax.tree.map(lambda *steps: jnp.stack(steps), *ys)
