@@ -9,8 +9,8 @@ from typing import Any
 
 import rnnjax
 
-# Modules whose own names are nobody's business. All others are public, or give what
-# they have to say to the package above them.
+# Modules, and packages with all of their modules, whose names users do not import. All
+# others are public, or their package exports what they define.
 INTERNAL = {
     "rnnjax.analysis.diagram",
     "rnnjax.checks",
@@ -29,7 +29,7 @@ INTERNAL = {
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
     "rnnjax.signals",
-    "rnnjax.traversals.fused",
+    "rnnjax.traversals",
 }
 
 
@@ -38,7 +38,8 @@ def public_modules() -> list[ModuleType]:
     names = [
         module.name
         for module in pkgutil.walk_packages(rnnjax.__path__, "rnnjax.")
-        if module.name not in INTERNAL and "._" not in module.name
+        if INTERNAL.isdisjoint((module.name, module.name.rpartition(".")[0]))
+        and "._" not in module.name
     ]
     modules = [importlib.import_module(n) for n in names if not _is_home(n)]
     return [rnnjax, *modules]
