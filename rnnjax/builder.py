@@ -1,5 +1,7 @@
 """From two functions of one example to a cell."""
 
+from typing import Any
+
 import jax
 
 from rnnjax import checks, scan, signals
@@ -13,6 +15,7 @@ def recurrence(
     step: signals.Step,
     input_shape: tuple[int, ...] | None = None,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""A cell from what depends on the carry and what does not.
 
@@ -33,6 +36,9 @@ def recurrence(
       input_shape: the shape of one input, for example ``(input_size,)``. Inputs are
         then checked, and cast to the dtype of the params; ``None`` takes any pytree.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: the floating dtype of the carry, and of all that is computed; that of
+        the params if left out. With ``jnp.float32`` bfloat16 params are read as they
+        are, while states, sums and outputs keep float32.
 
     Raises:
       ValueError, TypeError: from the cell's ``step`` and ``unroll``, for inputs,
@@ -60,8 +66,18 @@ def recurrence(
     ...     return rnnjax.recurrence(init, initial_carry, project, step)
     >>> rnnjax.testing.check_cell(leaky(3, 4), jnp.ones(3))
     """
+    if carry_dtype is not None:
+        carry_dtype = checks.floating("carry_dtype", carry_dtype)
+
+    def computed(params):
+        """The params in the dtype of the carry."""
+        return params if carry_dtype is None else checks.cast(params, carry_dtype)
+
+    def first_carry(params):
+        return initial_carry(computed(params))
 
     def checked_step(params, carry, x):
+        params = computed(params)
         x = checks.step_input(x, input_shape, checks.float_dtype(params))
         with checks.params_of(init, params):
             start = jax.eval_shape(initial_carry, params)
@@ -70,6 +86,7 @@ def recurrence(
             return step(params, carry, project(params, x))
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
+        params = computed(params)
         xs, _ = checks.sequence(xs, input_shape, checks.float_dtype(params))
         with checks.params_of(init, params):
             start = initial_carry(params)
@@ -77,4 +94,4 @@ def recurrence(
         with checks.params_of(init, params):
             return traversal(project, step, params, carry, xs, mask=mask, reset=reset)
 
-    return Cell(init, initial_carry, checked_step, unroll)
+    return Cell(init, first_carry, checked_step, unroll)

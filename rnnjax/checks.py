@@ -35,6 +35,19 @@ def rate(name: str, value: Any) -> float:
     return float(value)
 
 
+def floating(name: str, value: Any) -> Any:
+    """A floating dtype, by any of the names that NumPy takes."""
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{name} is {value!r}; expected a floating dtype. Write {name}=jnp.float32."
+        )
+    return dtype
+
+
 def key(value: Any, *, name: str = "key") -> Array:
     """One typed key: the legacy arrays of two integers mix up silently with data."""
     write = "Write jax.random.key(0)."
@@ -264,6 +277,16 @@ def float_dtype(params: Params) -> Any:
         if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             return jnp.result_type(leaf)
     return None
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """A tree with its floating leaves in another dtype."""
+
+    def one(leaf):
+        floats = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf, dtype) if floats else leaf
+
+    return jax.tree.map(one, tree)
 
 
 def _floating(name: str, x: Any, dtype: Any) -> Array:

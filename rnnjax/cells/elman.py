@@ -1,7 +1,7 @@
 """The simple recurrent network."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ def elman(
     *,
     activation: Callable[[Array], Array] = jnp.tanh,
     traversal: scan.Traversal | None = None,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""The simple recurrent network.
 
@@ -44,6 +45,7 @@ def elman(
       hidden_size: units, ``h: (h,)``.
       activation: in place of tanh, for example `jax.nn.relu`.
       traversal: how time is walked, see `rnnjax.scan`; a kernel where there is one.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Elman 1990, Finding structure in time, doi:10.1207/s15516709cog1402_1.
 
@@ -75,4 +77,5 @@ def elman(
         observe(h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    given = init, initial_carry, project, step, (input_size,)
+    return recurrence(*given, traversal, carry_dtype)

@@ -1,6 +1,6 @@
 """Gated recurrent units."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ def gru(
     *,
     reset_after: bool = True,
     traversal: scan.Traversal | None = None,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Gated recurrent unit, with the reset after or before the recurrent product.
 
@@ -56,6 +57,7 @@ def gru(
       hidden_size: units, ``h: (h,)``.
       reset_after: where the reset gate is applied, see above.
       traversal: how time is walked, see `rnnjax.scan`; a kernel where there is one.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Cho et al. 2014, arXiv:1406.1078.
 
@@ -103,4 +105,5 @@ def gru(
         return h, h
 
     step = step_after if reset_after else step_before
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    given = init, initial_carry, project, step, (input_size,)
+    return recurrence(*given, traversal, carry_dtype)

@@ -1,7 +1,7 @@
 """Long short-term memory."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ def lstm(
     forget_bias: float = 1.0,
     activation: Callable[[Array], Array] = jnp.tanh,
     traversal: scan.Traversal | None = None,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Long short-term memory with a forget gate.
 
@@ -57,6 +58,7 @@ def lstm(
         from them need it added to ``b``.
       activation: in place of both tanh.
       traversal: how time is walked, see `rnnjax.scan`; a kernel where there is one.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Hochreiter, Schmidhuber 1997, doi:10.1162/neco.1997.9.8.1735; the forget
     gate: Gers, Schmidhuber, Cummins 2000, doi:10.1162/089976600300015015.
@@ -95,4 +97,5 @@ def lstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    given = init, initial_carry, project, step, (input_size,)
+    return recurrence(*given, traversal, carry_dtype)

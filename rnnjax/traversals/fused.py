@@ -3,11 +3,17 @@
 from jax import lax
 
 from rnnjax.signals import gated
+from rnnjax.traversals import sums
 
 
 def walk(project, step, params, carry, xs):
     """What `fused` does, without masks and resets."""
-    return lax.scan(lambda c, x: step(params, c, project(params, x)), carry, xs)
+
+    def both(params, carry, x):
+        return step(params, carry, project(params, x))
+
+    narrowed, params = sums.in_dtypes_of(params, both), sums.wide(params)
+    return lax.scan(lambda c, x: narrowed(params, c, x), carry, xs)
 
 
 @gated

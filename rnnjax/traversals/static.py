@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.signals import gated
+from rnnjax.traversals import sums
 
 
 @gated
@@ -15,9 +16,13 @@ def static(project, step, params, carry, xs):
     >>> import rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.scan.static)
     """
-    ys = []
+
+    def both(params, carry, x):
+        return step(params, carry, project(params, x))
+
+    narrowed, params, ys = sums.in_dtypes_of(params, both), sums.wide(params), []
     for t in range(jax.tree.leaves(xs)[0].shape[0]):
         x = jax.tree.map(lambda a, t=t: a[t], xs)
-        carry, y = step(params, carry, project(params, x))
+        carry, y = narrowed(params, carry, x)
         ys.append(y)
     return carry, jax.tree.map(lambda *steps: jnp.stack(steps), *ys)

@@ -1,0 +1,44 @@
+"""Gradients of params that are narrower than float32, summed over time in float32."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from rnnjax.cell import Params
+from rnnjax.signals import Step
+
+
+def wide(params: Params) -> Params:
+    """Floating params of 16 bits or fewer in float32, all others as they are.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.traversals import sums
+    >>> sums.wide(jnp.ones(2, jnp.bfloat16)).dtype
+    dtype('float32')
+    """
+    return jax.tree.map(lambda a: a.astype(jnp.float32) if _narrow(a) else a, params)
+
+
+def in_dtypes_of(params: Params, step: Step) -> Step:
+    """A step that takes `wide` params and computes with them as they were.
+
+    A loop that is transposed adds up the gradient of what it is given, at every step.
+    Given bfloat16 params it would round the sum each time and, after some thousands of
+    steps, lose one digit of the two that bfloat16 has. The values stay the same to the
+    last bit, as every bfloat16 is a float32.
+    """
+
+    def narrowed(given, carry, x):
+        return step(jax.tree.map(_like, params, given), carry, x)
+
+    return narrowed
+
+
+def _like(param: Any, given: Any) -> Any:
+    return given.astype(param.dtype) if _narrow(param) else given
+
+
+def _narrow(leaf: Any) -> bool:
+    dtype = jnp.result_type(leaf)
+    return jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
