@@ -1,5 +1,6 @@
 """The one flat buffer in which cuDNN, and `jax.experimental.rnn`, keep all weights."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,11 +9,11 @@ import numpy as np
 
 from rnnjax import checks
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import check_dtypes, check_names, flatten, take
 from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import flatten, take
 from rnnjax.interop.report import Exported, Imported, combine
 from rnnjax.interop.torch import KINDS, activation_note, read, write
-from rnnjax.interop.weights import alike, require
+from rnnjax.interop.weights import alike, check_activation, require
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _GATES = {kind: gates for gates, kind in KINDS.items()}
@@ -56,28 +57,43 @@ def from_cudnn(
     >>> cell, report.verdict
     (lstm(3, 5), 'exact after merging biases')
     """
-    if kind not in _GATES:
-        raise ValueError(f"kind is {kind!r}; expected one of {sorted(_GATES)}.")
+    check_activation(activation)
+    if not isinstance(kind, str) or kind not in _GATES:
+        came = repr(kind) if isinstance(kind, str) else f"of type {type(kind).__name__}"
+        raise ValueError(
+            f"kind is {came}; expected one of {sorted(_GATES)}. Write kind='lstm'."
+        )
+    if not isinstance(bidirectional, bool):
+        raise TypeError(
+            f"bidirectional is of type {type(bidirectional).__name__}; expected a "
+            "bool. Write bidirectional=True for two directions."
+        )
     for name, size in (
         ("input_size", input_size),
         ("hidden_size", hidden_size),
         ("layers", layers),
     ):
         checks.size(name, size)
-    buffer = take(flatten(arrays), "weights", "arrays")
+    flat = flatten(arrays)
+    check_names(flat, ("weights",), "arrays")
+    check_dtypes(flat)
+    buffer = take(flat, "weights", "arrays", 1)
     directions = 2 if bidirectional else 1
     rows, shapes = _GATES[kind] * hidden_size, []
+    length = directions * rows * (input_size + layers * (hidden_size + 2))
+    length += directions * rows * (layers - 1) * directions * hidden_size
+    if buffer.shape != (length,):
+        raise ValueError(
+            f"weights has shape {buffer.shape}; expected ({length},) for {kind} "
+            f"with input_size={input_size}, hidden_size={hidden_size}, "
+            f"layers={layers}, bidirectional={bidirectional} and two biases. Write the "
+            "sizes that the buffer was made with."
+        )
     for depth in range(layers):
         size = input_size if depth == 0 else directions * hidden_size
         shapes += [(rows, size), (rows, hidden_size)] * directions
     shapes += [(rows,)] * (2 * layers * directions)
-    sizes = [int(np.prod(shape)) for shape in shapes]
-    if buffer.shape != (sum(sizes),):
-        raise ValueError(
-            f"weights has shape {buffer.shape}; expected ({sum(sizes)},) for {kind} "
-            f"with input_size={input_size}, hidden_size={hidden_size}, "
-            f"layers={layers}, bidirectional={bidirectional} and two biases."
-        )
+    sizes = [math.prod(shape) for shape in shapes]
     pieces = np.split(buffer, np.cumsum(sizes)[:-1])
     parts = [a.reshape(s) for a, s in zip(pieces, shapes, strict=True)]
     half, found, reports = len(parts) // 2, [], []

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import check_names, take, take_or_zeros
 from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import layers_in, take
+from rnnjax.interop.names import layers_in
 from rnnjax.interop.report import Exported, Imported
-from rnnjax.interop.weights import Weights, one_direction, require
+from rnnjax.interop.weights import Weights, name_of, one_direction, require
 
 _TAILS = ("weight_ih", "weight_hh", "bias", "bias_n")
 _STATIC = ("input_size", "hidden_size", "use_bias")
@@ -36,33 +37,30 @@ def from_equinox(arrays: Mapping[str, Any], *, prefix: str = "") -> Imported:
     >>> rnnjax.interop.from_equinox(fields).cell
     lstm(3, 5)
     """
-    groups, order = layers_in(_arrays_of(arrays), _TAILS, "Equinox", prefix)
+    groups, order = layers_in(arrays, _TAILS, "Equinox", prefix, _STATIC)
     layers = [tuple(_read(group.arrays) for group in layer) for layer in groups]
     return cell_of(layers, "Equinox", order)
 
 
-def _arrays_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the fields of an Equinox cell that are plain numbers."""
-    return {
-        name: _arrays_of(value) if isinstance(value, Mapping) else value
-        for name, value in tree.items()
-        if name not in _STATIC
-    }
-
-
 def _read(group: dict[str, np.ndarray]) -> Weights:
     source = "an Equinox cell"
-    w_ih, w_hh = take(group, "weight_ih", source).T, take(group, "weight_hh", source).T
+    w_ih, w_hh = (take(group, f"weight_{n}", source, 2).T for n in ("ih", "hh"))
     hidden, columns = w_hh.shape
-    b = group.get("bias", np.zeros(columns, w_hh.dtype))
-    if columns == 4 * hidden:
-        return Weights("lstm", w_ih, w_hh, b)
-    if columns != 3 * hidden:
+    if columns not in (4 * hidden, 3 * hidden):
         raise ValueError(
-            f"weight_hh has shape {w_hh.T.shape}; expected 4 or 3 times as many rows "
-            "as columns, for LSTMCell or GRUCell."
+            f"{source}: weight_hh has shape {w_hh.T.shape}; expected 4 or 3 times as "
+            "many rows as columns, for LSTMCell or GRUCell. Pass vars(cell)."
         )
-    b_hn = group.get("bias_n", np.zeros(hidden, w_hh.dtype))
+    b = take_or_zeros(group, "bias", source, w_hh)
+    if columns == 4 * hidden:
+        check_names(group, _TAILS[:3], "an LSTMCell of Equinox")
+        return Weights("lstm", w_ih, w_hh, b)
+    if ("bias" in group) != ("bias_n" in group):
+        raise ValueError(
+            "a GRUCell of Equinox has one of bias and bias_n; expected both or, with "
+            "use_bias=False, neither. Pass vars(cell)."
+        )
+    b_hn = take_or_zeros(group, "bias_n", source, w_hh[:, :hidden])
     return Weights("gru", w_ih, w_hh, b, b_hn=b_hn)
 
 
@@ -91,8 +89,8 @@ def to_equinox(cell: Cell, params: Params) -> Exported:
         require(weights, "Equinox", ("lstm", "gru"), ("reset after",))
         if weights.activation is not jnp.tanh:
             raise ValueError(
-                f"activation of this {weights.kind} is {weights.activation}; "
-                "Equinox's has tanh and no other. No weights make up for it."
+                f"activation of this {weights.kind} is {name_of(weights.activation)}; "
+                "expected jnp.tanh, as Equinox has no other. Export a cell with it."
             )
         fields = {
             "weight_ih": weights.w_ih.T,

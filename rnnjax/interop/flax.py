@@ -7,10 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import take, take_or_zeros
 from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import layers_in, take
+from rnnjax.interop.names import layers_in
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, made_with, require
+from rnnjax.interop.weights import (
+    Weights,
+    check_activation,
+    check_tanh,
+    made_with,
+    require,
+)
 
 # The dense layers of a cell, those of the input and of the carry, in our gates' order.
 _LINEN = {
@@ -95,6 +102,7 @@ def _import(
     prefix: str,
     activation: Callable[..., Any],
 ) -> Imported:
+    check_activation(activation)
     denses = {n for i, h in names.values() for n in (*i, *h)}
     tails = [f"{dense}/{part}" for dense in denses for part in ("kernel", "bias")]
     groups, order = layers_in(arrays, tails, source, prefix)
@@ -116,42 +124,53 @@ def _read(
     if not kinds:
         raise ValueError(
             f"a cell of {source} has the dense layers {sorted(present)}; expected one "
-            f"of {[sorted((*i, *h)) for i, h in names.values()]}."
+            f"of {[sorted((*i, *h)) for i, h in names.values()]}. Pass the params of "
+            "one cell."
         )
     (kind,) = kinds
     inputs, carries = names[kind]
 
     def joined(denses):
-        kernels = [take(group, f"{dense}/kernel", source) for dense in denses]
+        kernels = [take(group, f"{dense}/kernel", source, 2) for dense in denses]
+        if len({kernel.shape for kernel in kernels}) > 1:
+            shapes = [kernel.shape for kernel in kernels]
+            raise ValueError(
+                f"the kernels of {', '.join(denses)} of {source} have the shapes "
+                f"{shapes}; expected one shape for all gates. Pass the params of one "
+                "cell."
+            )
         biases = [
-            group.get(f"{dense}/bias", np.zeros(kernel.shape[-1], kernel.dtype))
+            take_or_zeros(group, f"{dense}/bias", source, kernel)
             for dense, kernel in zip(denses, kernels, strict=True)
         ]
         return np.concatenate(kernels, axis=-1), np.concatenate(biases)
 
     (w_ih, b_ih), (w_hh, b_hh) = joined(inputs), joined(carries)
+    if w_ih.shape[-1] != w_hh.shape[-1]:
+        raise ValueError(
+            f"a cell of {source} has {w_ih.shape[-1]} columns for the input and "
+            f"{w_hh.shape[-1]} for the carry; expected as many. Pass the params of one "
+            "cell."
+        )
     hidden = w_hh.shape[0]
     if kind == "fused":
         gates = w_hh.shape[-1] / hidden
         if gates not in (4, 3, 1):
             raise ValueError(
                 f"dense_h/kernel of {source} has shape {w_hh.shape}; expected 4, 3 or "
-                "1 times as many columns as rows, for LSTM, GRU or SimpleCell."
+                "1 times as many columns as rows, for LSTM, GRU or SimpleCell. Pass "
+                "the params of one cell."
             )
         kind = {4: "lstm", 3: "gru", 1: "elman"}[int(gates)]
     if kind == "mgu" and "hn/bias" not in group:
         raise ValueError(
-            "this MGUCell has no hn/bias, as with reset_gate=False: its candidate is "
-            "not gated, which is another function than both forms of rnnjax.mgu. "
-            "Train it with reset_gate=True, or wrap it by rnnjax.flax.from_linen_cell."
+            "this MGUCell has no hn/bias, as with reset_gate=False, whose candidate is "
+            "not gated; expected a gated one, as in both forms of rnnjax.mgu. Train it "
+            "with reset_gate=True, or wrap it by rnnjax.flax.from_linen_cell."
         )
     if kind not in ("gru", "mgu"):
         return Weights(kind, w_ih, w_hh, b_ih + b_hh, activation=activation)
-    if activation is not jnp.tanh:
-        raise ValueError(
-            f"activation is {activation}; our {kind} has tanh only. Leave it out, or "
-            "convert the layers one at a time."
-        )
+    check_tanh(activation, kind)
     b_hn, b_hh = b_hh[-hidden:], np.array(b_hh)
     b_hh[-hidden:] = 0
     return Weights(kind, w_ih, w_hh, b_ih + b_hh, b_hn=b_hn)
@@ -215,6 +234,11 @@ def to_nnx(cell: Cell, params: Params, *, fused: bool = True) -> Exported:
     >>> exported.arrays["cell"]["dense_i"]["kernel"].shape, exported.report.verdict
     ((3, 20), 'exact')
     """
+    if not isinstance(fused, bool):
+        raise TypeError(
+            f"fused is of type {type(fused).__name__}; expected a bool. Write "
+            "fused=False for the names of nnx.LSTMCell."
+        )
     layers, report = layers_of(cell, params, "Flax nnx")
     made, reports = [], [report]
     for layer in layers:

@@ -7,10 +7,18 @@ import jax
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import check_names, take, take_or_zeros
 from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import layers_in, take
+from rnnjax.interop.names import layers_in
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, one_direction, reorder, require, shifted
+from rnnjax.interop.weights import (
+    Weights,
+    name_of,
+    one_direction,
+    reorder,
+    require,
+    shifted,
+)
 
 _NAMES = {"lstm": "lstm", "gru": "gru", "elman": "vanilla_rnn"}
 _TAILS = ("w_i", "w_h", "b", "linear/w", "linear/b", "linear_1/w", "linear_1/b")
@@ -56,25 +64,32 @@ def from_haiku(arrays: Mapping[str, Any], *, prefix: str = "") -> Imported:
 def _read(group: dict[str, np.ndarray]) -> tuple[Weights, Report]:
     if "w_i" in group:
         source = "hk.GRU"
+        check_names(group, _TAILS[:3], source)
         w_ih, w_hh, b = (
-            _negated(reorder(take(group, name, source), _GRU), 1)
-            for name in ("w_i", "w_h", "b")
+            _negated(reorder(take(group, name, source, axes), _GRU), 1)
+            for name, axes in (("w_i", 2), ("w_h", 2), ("b", 1))
         )
         return Weights("gru", w_ih, w_hh, b), Report("exact")
     if "linear_1/w" in group:
-        w_ih, w_hh = take(group, "linear/w", "hk.VanillaRNN"), group["linear_1/w"]
-        biases = [group[n] for n in ("linear/b", "linear_1/b") if n in group]
-        b = sum(biases, np.zeros(w_hh.shape[-1], w_hh.dtype))
+        source = "hk.VanillaRNN"
+        check_names(group, _TAILS[3:], source)
+        w_ih, w_hh = (take(group, f"{n}/w", source, 2) for n in ("linear", "linear_1"))
+        both = {"linear/b", "linear_1/b"} <= group.keys()
+        b = take_or_zeros(group, "linear/b", source, w_ih)
+        if both:
+            b = b + take_or_zeros(group, "linear_1/b", source, w_ih)
         weights = Weights("elman", w_ih, w_hh, b, activation=jax.nn.relu)
-        merged = "exact after merging biases"
-        return weights, Report(merged if len(biases) == 2 else "exact")
-    w, b = take(group, "linear/w", "hk.LSTM"), take(group, "linear/b", "hk.LSTM")
+        return weights, Report("exact after merging biases" if both else "exact")
+    source = "hk.LSTM"
+    check_names(group, _TAILS[3:5], source)
+    w, b = take(group, "linear/w", source, 2), take(group, "linear/b", source, 1)
     hidden = w.shape[-1] // 4
     inputs = w.shape[0] - hidden
-    if inputs < 1 or w.shape[-1] % 4:
+    if inputs < 1 or w.shape[-1] % 4 or b.shape != w.shape[-1:]:
         raise ValueError(
-            f"linear/w of hk.LSTM has shape {w.shape}; expected (input + hidden, "
-            "4 * hidden). Pass prefix= with what the names of the cores start with."
+            f"linear/w of hk.LSTM has shape {w.shape} and linear/b {b.shape}; expected "
+            "(input + hidden, 4 * hidden) and (4 * hidden,). Pass prefix= with what "
+            "the names of the cores start with."
         )
     w, b = reorder(w, _LSTM), shifted(reorder(b, _LSTM), 1, 4, 1.0)
     return Weights("lstm", w[:inputs], w[inputs:], b), Report("exact")
@@ -92,7 +107,8 @@ def to_haiku(cell: Cell, params: Params) -> Exported:
 
     Names are those of cores made at the top of the transformed function: ``lstm``,
     ``lstm_1`` and so on. A core made inside a module of its own has that module's name
-    in front.
+    in front. The second bias of a ``VanillaRNN`` is zero; one made with
+    ``double_bias=False`` does not read it.
 
     Args:
       cell: `lstm`, `gru` with ``reset_after=False``, `elman` with `jax.nn.relu`, or
@@ -125,13 +141,15 @@ def _write(weights: Weights) -> dict[str, dict[str, np.ndarray]]:
     fixed = jax.nn.relu if weights.kind == "elman" else jax.numpy.tanh
     if weights.activation is not fixed:
         raise ValueError(
-            f"activation of this {weights.kind} is {weights.activation}; Haiku's has "
-            f"{fixed.__name__} and no other. No weights make up for it."
+            f"activation of this {weights.kind} is {name_of(weights.activation)}; "
+            f"expected {fixed.__name__}, as Haiku has no other. Export a cell with it."
         )
     if weights.kind == "gru":
         w_ih, w_hh, b = (reorder(_negated(a, 1), _GRU) for a in (w_ih, w_hh, b))
         return {"": {"w_i": w_ih, "w_h": w_hh, "b": b}}
     if weights.kind == "elman":
-        return {"/linear": {"w": w_ih, "b": b}, "/linear_1": {"w": w_hh}}
+        # A VanillaRNN has a second bias by default, and looks for it.
+        second = {"w": w_hh, "b": np.zeros_like(b)}
+        return {"/linear": {"w": w_ih, "b": b}, "/linear_1": second}
     w = reorder(np.concatenate([w_ih, w_hh]), _LSTM)
     return {"/linear": {"w": w, "b": shifted(reorder(b, _LSTM), 2, 4, -1.0)}}

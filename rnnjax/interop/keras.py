@@ -7,10 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import take, take_or_zeros
 from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import Group, layers_in, take
+from rnnjax.interop.names import Group, layers_in
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, made_with, reorder, require
+from rnnjax.interop.weights import (
+    Weights,
+    check_activation,
+    check_tanh,
+    made_with,
+    reorder,
+    require,
+)
 
 _NAMES = {"lstm": "lstm", "gru": "gru", "elman": "simple_rnn"}
 _KINDS = {4: "lstm", 3: "gru", 1: "elman"}
@@ -51,6 +59,12 @@ def from_keras(
     >>> rnnjax.interop.from_keras(weights).cell
     gru(3, 5, reset_after=False)
     """
+    check_activation(activation)
+    if not isinstance(reset_after, bool | None):
+        raise TypeError(
+            f"reset_after is of type {type(reset_after).__name__}; expected True, "
+            "False, or None where the bias tells. Write reset_after=True."
+        )
     tails = ("kernel", "recurrent_kernel", "bias")
     groups, order = layers_in(arrays, tails, "Keras", prefix)
     layers, reports = [], [order]
@@ -65,36 +79,39 @@ def _read(
     layer: Group, activation: Callable[..., Any], reset_after: bool | None
 ) -> tuple[Weights, Report]:
     source, group = f"the layer {layer.stem!r} of Keras", layer.arrays
-    w_ih, w_hh = take(group, "kernel", source), take(group, "recurrent_kernel", source)
-    hidden, columns = w_hh.shape[0], w_hh.shape[-1]
+    w_ih, w_hh = (take(group, n, source, 2) for n in ("kernel", "recurrent_kernel"))
+    hidden, columns = w_hh.shape
     kind = _KINDS.get(columns // hidden if columns % hidden == 0 else 0)
     if kind is None:
         raise ValueError(
-            f"recurrent_kernel has shape {w_hh.shape}; expected 4, 3 or 1 times as "
-            "many columns as rows, for LSTM, GRU or SimpleRNN."
+            f"{source}: recurrent_kernel has shape {w_hh.shape}; expected 4, 3 or 1 "
+            "times as many columns as rows, for LSTM, GRU or SimpleRNN. Pass the "
+            "weights of one layer."
         )
     if kind != "gru":
-        b = group.get("bias", np.zeros(columns, w_ih.dtype))
+        b = take_or_zeros(group, "bias", source, w_hh)
         return Weights(kind, w_ih, w_hh, b, activation=activation), Report("exact")
-    if activation is not jnp.tanh:
-        raise ValueError(
-            f"activation is {activation}; our gru has tanh only. Leave it out, or "
-            "convert the layers one at a time."
-        )
+    check_tanh(activation, "gru")
     w_ih, w_hh = reorder(w_ih, _SWAP), reorder(w_hh, _SWAP)
     if "bias" not in group and reset_after is None:
         raise ValueError(
-            "this GRU has no bias, so nothing tells whether it resets before or after "
-            "the product. Write reset_after=True, Keras's default, or False."
+            f"{source} is a GRU without bias, so nothing tells whether it resets "
+            "before or after the product; expected reset_after to say it. Write "
+            "reset_after=True, Keras's default, or False."
         )
-    rows = 2 if reset_after else 1
-    b = group.get("bias", np.zeros((rows, columns)[2 - rows :], w_ih.dtype))
+    shape = (2, columns) if reset_after else (columns,)
+    b = group.get("bias", np.zeros(shape, w_ih.dtype))
+    if b.shape not in ((columns,), (2, columns)):
+        raise ValueError(
+            f"{source}: bias has shape {b.shape}; expected ({columns},), or (2, "
+            f"{columns}) with reset_after=True. Pass the arrays of one layer."
+        )
     b = reorder(b, _SWAP)
     if reset_after is not None and reset_after != (b.ndim == 2):
         raise ValueError(
-            f"reset_after is {reset_after}, but the bias has shape {b.shape}; a GRU "
-            "that resets after the product has two rows, the other one. Leave "
-            "reset_after out."
+            f"reset_after is {reset_after}, but the bias has shape {b.shape}; expected "
+            "two rows of a GRU that resets after the product, one axis of the other. "
+            "Leave reset_after out."
         )
     if b.ndim == 1:
         return Weights(kind, w_ih, w_hh, b), Report("exact")

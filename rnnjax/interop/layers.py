@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from rnnjax import cells, combinators
 from rnnjax.cell import Cell, Params, Spec
+from rnnjax.interop.arrays import check_dtypes
 from rnnjax.interop.report import Imported, Report, combine
 from rnnjax.interop.weights import Layer, Weights, check_shapes
 
@@ -16,28 +19,87 @@ def layers_of(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Rep
     """Walk a model of `stack` and `bidirectional` down to the weights of its layers.
 
     Raises:
-      ValueError: for a cell that is no stack of recurrent layers.
+      TypeError: for what is no cell, and no params.
+      ValueError: for a cell that is no stack of recurrent layers, and for params of
+        another one.
     """
-    spec = cell.spec
-    if spec is None:
+    check_params(cell, params, target)
+    return _layers(cell, params, target)
+
+
+def check_params(cell: Cell, params: Params, target: str) -> None:
+    """Whether params are those of a cell, all of one floating dtype, and concrete.
+
+    Raises:
+      TypeError, ValueError: where they are not.
+    """
+    if not isinstance(cell, Cell):
+        swapped = ", in each other's place" if isinstance(params, Cell) else ""
+        raise TypeError(
+            f"cell is of type {type(cell).__name__}{swapped}; expected a cell and its "
+            "params. Write (cell, params), with params = cell.init(key)."
+        )
+    _spec(cell, target)
+    expected = jax.eval_shape(cell.init, jax.random.key(0))
+    write = "Write params = cell.init(key), or those that training made of them."
+    if jax.tree.structure(params) != jax.tree.structure(expected):
+        raise ValueError(
+            f"params is of type {type(params).__name__}, in another form than the "
+            f"{type(expected).__name__} of {cell}; expected the form that cell.init "
+            f"gives. {write}"
+        )
+    dtypes = {}
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    for (path, leaf), wanted in zip(leaves, jax.tree.leaves(expected), strict=True):
+        name = "params" + jax.tree_util.keystr(path)
+        if isinstance(leaf, Tracer):
+            raise TypeError(
+                f"{name} of {cell} is traced; expected numbers. Write the conversion "
+                "outside of jax.jit and jax.grad."
+            )
+        if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+            raise TypeError(
+                f"{name} of {cell} is of type {type(leaf).__name__}; expected an "
+                f"array. {write}"
+            )
+        if leaf.shape != wanted.shape:
+            raise ValueError(
+                f"{name} of {cell} has shape {leaf.shape}; expected {wanted.shape}. "
+                f"{write}"
+            )
+        dtypes[name] = leaf
+        if isinstance(leaf, jax.Array) and leaf.is_deleted():
+            raise ValueError(
+                f"{name} of {cell} was deleted, as donated arguments of jax.jit are; "
+                "expected an array that is still there. Write the conversion before "
+                "that call, or give it what the call returned."
+            )
+    check_dtypes(dtypes, "params")
+
+
+def _spec(cell: Cell, target: str) -> Spec:
+    if cell.spec is None:
         raise ValueError(
             f"cell is {cell}, made by no constructor, so its equations are unknown; "
             f"expected lstm, gru or elman, stacked or bidirectional, for {target}. "
             "Write rnnjax.lstm(...), or convert its params by hand."
         )
+    return cell.spec
+
+
+def _layers(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Report]:
+    spec = _spec(cell, target)
     make = spec.constructor
     if make is combinators.stack:
-        _as_many(cell, params, len(spec.cells))
         parts = [
-            layers_of(part, p, target)
-            for part, p in zip(spec.cells, params, strict=True)
+            _layers(part, p, target) for part, p in zip(spec.cells, params, strict=True)
         ]
         reports = combine(report for _, report in parts)
         return [layer for layers, _ in parts for layer in layers], reports
     if make is combinators.bidirectional:
         return _both_directions(cell, spec, params, target)
     if make in (combinators.with_dropout, combinators.drop_connect):
-        layers, report = layers_of(spec["cell"], params, target)
+        layers, report = _layers(spec["cell"], params, target)
         note = f"{spec.name} is left out: it has no weights and acts in training"
         return layers, combine([report, Report("exact", (note,))])
     if make is combinators.dropout:
@@ -53,19 +115,19 @@ def _both_directions(
     backward = forward if backward is None else backward
     if cell != combinators.bidirectional(forward, spec["backward"]):
         raise ValueError(
-            f"{cell} merges its directions by {spec['merge']}; {target} concatenates "
-            "them. Write rnnjax.bidirectional(forward, backward), and merge behind it."
+            f"{cell} merges its directions by {spec['merge']}; expected none, as "
+            f"{target} concatenates them. Write rnnjax.bidirectional(forward, "
+            "backward) and merge its outputs."
         )
-    _as_many(cell, params, 2)
     pairs = [
-        layers_of(one, p, target)
+        _layers(one, p, target)
         for one, p in zip((forward, backward), params, strict=True)
     ]
     if any(len(layers) != 1 or len(layers[0]) != 1 for layers, _ in pairs):
         raise ValueError(
-            f"{cell} has several layers in one direction; {target} joins both "
-            "directions behind each layer. Write rnnjax.stack(rnnjax.bidirectional("
-            "a), rnnjax.bidirectional(b))."
+            f"{cell} has several layers in one direction; expected one, as {target} "
+            "joins both directions after each layer. Write rnnjax.stack("
+            "rnnjax.bidirectional(a), rnnjax.bidirectional(b))."
         )
     layer = tuple(layers[0][0] for layers, _ in pairs)
     return [layer], combine(report for _, report in pairs)
@@ -86,13 +148,12 @@ def _weights_of(cell: Cell, spec: Spec, params: Params, target: str) -> Weights:
             "stacked or bidirectional. Convert the recurrent part of the model, its "
             "entries of cell.spec.cells and of params."
         )
-    if given.get("coupled") or given.get("layer_norm"):
-        what = "coupled gates" if given["coupled"] else "layer normalisation"
+    if given.get("layer_norm"):
         raise ValueError(
-            f"{cell} has {what}, which {target} does not have; no other weights give "
-            "the same function. Export a cell without."
+            f"{cell} has layer normalisation, which {target} does not have; expected "
+            "none, as no other weights give the same function. Export a cell without."
         )
-    kind = kinds[spec.constructor]
+    kind = "coupled_lstm" if given.get("coupled") else kinds[spec.constructor]
     names = ("activation", "cell_clip", "projection_clip")
     extra = {name: given[name] for name in names if name in given}
     fields = getattr(params, "_asdict", dict)()
@@ -102,28 +163,7 @@ def _weights_of(cell: Cell, spec: Spec, params: Params, target: str) -> Weights:
         for name in Weights._fields
         if fields.get(name) is not None
     }
-    if not {"w_ih", "w_hh", "b"} <= arrays.keys():
-        raise ValueError(
-            f"params of {cell} are {type(params).__name__} with the fields "
-            f"{sorted(fields)}; expected those of cell.init(key). Write the params "
-            "that belong to this cell."
-        )
-    weights = Weights(kind=kind, **arrays, **extra)
-    check_shapes(weights, repr(cell))
-    if weights.input_size != spec["input_size"]:
-        raise ValueError(
-            f"params of {cell} have w_ih of shape {weights.w_ih.shape}; expected "
-            f"{spec['input_size']} rows. Write the params that belong to this cell."
-        )
-    return weights
-
-
-def _as_many(cell: Cell, params: Any, count: int) -> None:
-    if not isinstance(params, Sequence) or len(params) != count:
-        raise ValueError(
-            f"params of {cell} are {type(params).__name__}; expected a tuple of "
-            f"{count}, as cell.init(key) gives."
-        )
+    return Weights(kind=kind, **arrays, **extra)
 
 
 def cell_of(layers: Sequence[Layer], source: str, report: Report) -> Imported:
@@ -137,6 +177,12 @@ def cell_of(layers: Sequence[Layer], source: str, report: Report) -> Imported:
         where = f"layer {k} of {source}"
         for weights in layer:
             check_shapes(weights, where)
+            if weights.input_size != layer[0].input_size:
+                raise ValueError(
+                    f"{where} takes {layer[0].input_size} features forwards and "
+                    f"{weights.input_size} backwards; expected as many in both "
+                    "directions. Pass the arrays of one layer."
+                )
             if size is not None and weights.input_size != size:
                 raise ValueError(
                     f"{where} takes {weights.input_size} features, the one before it "
@@ -180,12 +226,13 @@ def _leaf(weights: Weights) -> tuple[Cell, Params, Report]:
         return cell, cells.MGUParams(w_ih, w_hh, b, b_hn), report
     peepholes, w_proj = arrays["peepholes"], arrays["w_proj"]
     clips = weights.cell_clip, weights.projection_clip
-    if (peepholes, w_proj, *clips) == (None,) * 4:
+    if weights.kind == "lstm" and (peepholes, w_proj, *clips) == (None,) * 4:
         return cells.lstm(*sizes, **options), cells.LSTMParams(w_ih, w_hh, b), report
     cell = cells.full_lstm(
         *sizes,
         peepholes=peepholes is not None,
         projection_size=None if w_proj is None else weights.output_size,
+        coupled=weights.kind == "coupled_lstm",
         cell_clip=clips[0],
         projection_clip=clips[1],
         **options,

@@ -1,4 +1,4 @@
-"""Names of arrays: flat dictionaries of them, sorted into layers and directions."""
+"""Names of arrays, sorted into layers and directions."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnjax.interop.arrays import check_dtypes, flatten, some
 from rnnjax.interop.report import Report
 
 
@@ -14,57 +15,6 @@ class Group(NamedTuple):
 
     stem: str
     arrays: dict[str, np.ndarray]
-
-
-def flatten(arrays: Mapping[Any, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """A flat dictionary with names ``a/b/c`` of a nested one; ``None`` is left out.
-
-    With ``prefix`` only the names that start with it are kept, without it.
-
-    Raises:
-      TypeError: for something else than a dictionary, a module for example.
-      ValueError: where nothing is left.
-    """
-    if not isinstance(arrays, Mapping):
-        raise TypeError(
-            f"arrays is of type {type(arrays).__name__}; expected a dictionary of "
-            "names and arrays. Write module.state_dict() for a module of torch, "
-            "vars(cell) for a cell of Equinox."
-        )
-    flat: dict[str, Any] = {}
-
-    def visit(tree, path):
-        for key, value in tree.items():
-            name = f"{path}/{key}" if path else str(key)
-            if isinstance(value, Mapping):
-                visit(value, name)
-            elif value is not None:
-                flat[name] = value
-
-    visit(arrays, "")
-    # Of a whole model only what is asked for has to be something NumPy can hold.
-    kept = {
-        name[len(prefix) :]: _array(name, value)
-        for name, value in flat.items()
-        if name.startswith(prefix)
-    }
-    if not kept:
-        raise ValueError(
-            f"no array has a name that starts with prefix={prefix!r}; there are "
-            f"{_some(flat)}. Write the prefix of one of them, up to the layer's name."
-        )
-    return kept
-
-
-def _array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except Exception as error:
-        error.add_note(
-            f"This was arrays[{name!r}], which NumPy cannot hold as it is. For torch "
-            "write module.float().cpu().state_dict()."
-        )
-        raise
 
 
 def grouped(
@@ -99,9 +49,9 @@ def grouped(
             unknown += [f"{stem}{sep}{t}".lstrip(sep) for t in groups.pop(stem)]
     if unknown:
         raise ValueError(
-            f"arrays holds {_some(unknown)}, no weights of recurrent layers that "
-            f"{source} has. Pass prefix= with what the layers' names start with, or "
-            "a dictionary of theirs alone."
+            f"arrays holds {some(unknown)}; expected nothing but weights of recurrent "
+            f"layers that {source} has. Pass prefix= with what the layers' names start "
+            "with, or a dictionary of theirs alone."
         )
     return dict(sorted(groups.items(), key=_by_number(groups)))
 
@@ -150,16 +100,22 @@ def paired(groups: Collection[str], source: str) -> list[tuple[str, ...]]:
 
 
 def layers_in(
-    arrays: Mapping[Any, Any], tails: Collection[str], source: str, prefix: str
+    arrays: Mapping[Any, Any],
+    tails: Collection[str],
+    source: str,
+    prefix: str,
+    ignored: Collection[str] = (),
 ) -> tuple[list[tuple[Group, ...]], Report]:
     """The stem and the arrays, by tail, of each layer and direction.
 
     The report has a note on the order of the layers, which names alone may not tell.
 
     Raises:
-      ValueError: for names that are not understood.
+      ValueError: for names that are not understood, and for dtypes that differ.
     """
-    groups = grouped(flatten(arrays, prefix), tails, source)
+    flat = flatten(arrays, prefix, ignored)
+    groups = grouped(flat, tails, source)
+    check_dtypes(flat)
     layers = [
         tuple(Group(stem, groups[stem]) for stem in stems)
         for stems in paired(groups, source)
@@ -168,23 +124,3 @@ def layers_in(
         return layers, Report("exact")
     order = f"the layers were taken in this order: {', '.join(groups)}"
     return layers, Report("exact", (order,))
-
-
-def take(group: Mapping[str, np.ndarray], name: str, source: str) -> np.ndarray:
-    """An array that must be there.
-
-    Raises:
-      ValueError: where it is not.
-    """
-    if name not in group:
-        raise ValueError(
-            f"{source} has no {name!r}, only {_some(group)}; expected all weights of "
-            "the layer."
-        )
-    return group[name]
-
-
-def _some(names: Collection[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return ", ".join(map(repr, names[:4])) + more if names else "none"

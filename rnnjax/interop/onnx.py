@@ -3,28 +3,25 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rnnjax import combinators
 from rnnjax.cell import Cell, Params
-from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import flatten
+from rnnjax.interop.arrays import check_dtypes, flatten, take
+from rnnjax.interop.layers import cell_of, check_params, layers_of
+from rnnjax.interop.onnx_attributes import (
+    activations_of,
+    check_attributes,
+    onnx_name,
+)
 from rnnjax.interop.report import Imported, Report
-from rnnjax.interop.weights import Weights, alike, reorder, require
+from rnnjax.interop.weights import GATES, Weights, alike, reorder, require
 
-_OPS = {"lstm": "LSTM", "gru": "GRU", "elman": "RNN"}
+_OPS = {"lstm": "LSTM", "coupled_lstm": "LSTM", "gru": "GRU", "elman": "RNN"}
+_KINDS = {"LSTM": "lstm", "GRU": "gru", "RNN": "elman"}
 # Where each of ONNX's gates, i o f c and z r h, stands in ours; then ours in theirs.
 _TO = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 _FROM = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
-_ACTIVATIONS = {
-    "Tanh": jnp.tanh,
-    "Relu": jax.nn.relu,
-    "Sigmoid": jax.nn.sigmoid,
-    "Softsign": jax.nn.soft_sign,
-    "Softplus": jax.nn.softplus,
-}
 
 
 class OnnxWeights(NamedTuple):
@@ -33,7 +30,8 @@ class OnnxWeights(NamedTuple):
     ``op`` is ``"LSTM"``, ``"GRU"`` or ``"RNN"``; ``arrays`` holds ``W: (d, k, i)``,
     ``R: (d, k, h)``, ``B: (d, 2k)`` and, with peepholes, ``P: (d, 3h)``, for d
     directions, gates i o f c or z r h; ``attributes`` are the node's: ``hidden_size``,
-    ``direction``, ``activations`` and a GRU's ``linear_before_reset``.
+    ``direction``, ``activations``, a GRU's ``linear_before_reset``, and
+    ``input_forget`` of an LSTM with coupled gates.
     """
 
     op: str
@@ -46,8 +44,8 @@ def to_onnx_weights(cell: Cell, params: Params) -> OnnxWeights:
     """The weights and attributes of the one ONNX node that a layer becomes.
 
     Args:
-      cell: `lstm`, `gru` (either reset), `elman`, or `full_lstm` with peepholes;
-        `bidirectional` or `reverse` of one of them.
+      cell: `lstm`, `gru` (either reset), `elman`, or `full_lstm` with peepholes and
+        coupled gates; `bidirectional` or `reverse` of one of them.
       params: its params.
 
     Raises:
@@ -62,6 +60,7 @@ def to_onnx_weights(cell: Cell, params: Params) -> OnnxWeights:
     >>> node.op, node.arrays["W"].shape, node.attributes["linear_before_reset"]
     ('GRU', (2, 15, 3), 1)
     """
+    check_params(cell, params, "ONNX")
     direction = "forward"
     if cell.spec is not None and cell.spec.constructor is combinators.reverse:
         cell, direction = cell.spec["cell"], "reverse"
@@ -72,18 +71,20 @@ def to_onnx_weights(cell: Cell, params: Params) -> OnnxWeights:
             "layer. Write a node for each of cell.spec.cells and of params."
         )
     first = alike(layers, "ONNX")
-    op, (layer,) = _OPS.get(first.kind, ""), layers
+    (layer,) = layers
     if len({w.b_hn is None for w in layer}) > 1:
         raise ValueError(
             "cell resets before the product in one direction and after it in the "
-            "other; an ONNX node has one linear_before_reset for both."
+            "other; expected the same in both, as an ONNX node has one "
+            "linear_before_reset. Write a node for each direction."
         )
-    parts = [_write(weights, op) for weights in layer]
+    parts = [_write(weights) for weights in layer]
+    op = _OPS[first.kind]
     names = dict.fromkeys(name for part in parts for name in part)
     arrays = {
         name: np.stack([_of(part, name, parts) for part in parts]) for name in names
     }
-    activation = _activation_name(first.activation)
+    activation = onnx_name(first.activation)
     activations = {
         "LSTM": ["Sigmoid", activation, activation],
         "GRU": ["Sigmoid", "Tanh"],
@@ -96,12 +97,15 @@ def to_onnx_weights(cell: Cell, params: Params) -> OnnxWeights:
     }
     if op == "GRU":
         attributes["linear_before_reset"] = int(first.b_hn is not None)
+    if first.kind == "coupled_lstm":
+        attributes["input_forget"] = 1
     return OnnxWeights(op, arrays, attributes, report)
 
 
-def _write(weights: Weights, op: str) -> dict[str, np.ndarray]:
+def _write(weights: Weights) -> dict[str, np.ndarray]:
     features = ("reset after", "reset before", "peepholes")
     require(weights, "ONNX", tuple(_OPS), features)
+    weights, op = _uncoupled(weights), _OPS[weights.kind]
     b_hh = np.zeros_like(weights.b)
     if weights.b_hn is not None:
         b_hh[-weights.hidden_size :] = weights.b_hn
@@ -117,6 +121,50 @@ def _write(weights: Weights, op: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _uncoupled(weights: Weights) -> Weights:
+    """Coupled gates as ONNX has them: its node computes f as 1 - i, ours i as 1 - f.
+
+    As ``1 - sigmoid(z)`` is ``sigmoid(-z)``, i has the weights of our f with the other
+    sign. Those of f are not read.
+    """
+    if weights.kind != "coupled_lstm":
+        return weights
+
+    def columns(a):
+        f, g, o = np.split(a, 3, axis=-1)
+        return np.concatenate([-f, np.zeros_like(f), g, o], axis=-1)
+
+    peepholes = weights.peepholes
+    if peepholes is not None:
+        peepholes = np.stack([-peepholes[0], np.zeros_like(peepholes[0]), peepholes[1]])
+    return weights._replace(
+        kind="lstm",
+        w_ih=columns(weights.w_ih),
+        w_hh=columns(weights.w_hh),
+        b=columns(weights.b),
+        peepholes=peepholes,
+    )
+
+
+def _coupled(weights: Weights) -> Weights:
+    """The way back from `_uncoupled`."""
+
+    def columns(a):
+        i, _, g, o = np.split(a, 4, axis=-1)
+        return np.concatenate([-i, g, o], axis=-1)
+
+    peepholes = weights.peepholes
+    return weights._replace(
+        kind="coupled_lstm",
+        w_ih=columns(weights.w_ih),
+        w_hh=columns(weights.w_hh),
+        b=columns(weights.b),
+        peepholes=None
+        if peepholes is None
+        else np.stack([-peepholes[0], peepholes[2]]),
+    )
+
+
 def _of(part: dict[str, np.ndarray], name: str, parts: list) -> np.ndarray:
     """A direction without peepholes beside one that has them gets zeros."""
     if name in part:
@@ -124,31 +172,28 @@ def _of(part: dict[str, np.ndarray], name: str, parts: list) -> np.ndarray:
     return np.zeros_like(next(other[name] for other in parts if name in other))
 
 
-def _activation_name(activation: Any) -> str:
-    for name, function in _ACTIVATIONS.items():
-        if function is activation:
-            return name
-    raise ValueError(
-        f"activation is {activation}; ONNX has no such name. Write one of jax.nn.relu, "
-        "jax.nn.sigmoid, jax.nn.soft_sign, jax.nn.softplus and jnp.tanh."
-    )
-
-
 def from_onnx_weights(
     op: str, arrays: Mapping[str, Any], attributes: Mapping[str, Any] | None = None
 ) -> Imported:
     """The cell that an ONNX ``LSTM``, ``GRU`` or ``RNN`` node is.
 
+    A coupled LSTM (``input_forget``) becomes `full_lstm` with ``coupled=True``. ONNX's
+    ``clip`` bounds what goes into each activation: in an RNN that is an activation of
+    its own, in an LSTM and a GRU it bounds the gates too, which no cell here does.
+
     Args:
       op: ``"LSTM"``, ``"GRU"`` or ``"RNN"``.
-      arrays: ``W``, ``R``, and where the node has them ``B`` and ``P``.
+      arrays: ``W``, ``R``, and where the node has them ``B`` and ``P``. States that
+        the node starts from are no weights: pass them as the ``carry`` of ``unroll``.
       attributes: the node's, texts as bytes too, which ``onnx.helper`` returns; those
         left out stand at ONNX's defaults.
 
     Raises:
-      ValueError: for attributes that make another function than ours: ``clip``,
-        ``input_forget``, gates that are no sigmoid; for a ``direction`` of another
-        number of directions than the arrays have.
+      TypeError: for arguments of another type.
+      ValueError: for attributes that make another function than any cell of ours, with
+        their names: ``clip`` of an LSTM or GRU, gates that are no sigmoid, two
+        activations in one LSTM; for inputs and attributes that are not known; for
+        shapes, ``hidden_size`` and ``direction`` that disagree.
 
     >>> import jax, rnnjax
     >>> cell = rnnjax.lstm(3, 5)
@@ -157,47 +202,80 @@ def from_onnx_weights(
     >>> found.cell, found.report.verdict
     (lstm(3, 5), 'exact after merging biases')
     """
-    if op not in _TO:
-        raise ValueError(f"op is {op!r}; expected one of {sorted(_TO)}.")
+    if not isinstance(op, str) or op not in _TO:
+        came = repr(op) if isinstance(op, str) else f"of type {type(op).__name__}"
+        raise ValueError(
+            f"op is {came}; expected one of {sorted(_TO)}. Write the node's op_type."
+        )
+    if not isinstance(attributes, Mapping | None):
+        raise TypeError(
+            f"attributes is of type {type(attributes).__name__}; expected a "
+            "dictionary. Write {a.name: onnx.helper.get_attribute_value(a) for a in "
+            "node.attribute}."
+        )
     found, given = flatten(arrays), dict(attributes or {})
-    for name in ("W", "R"):
-        if name not in found or found[name].ndim != 3:
-            raise ValueError(
-                f"arrays has {sorted(found)}; expected W and R of three axes, "
-                "(directions, gates of units, features)."
-            )
-    count, direction = found["W"].shape[0], _text(given.get("direction", "forward"))
-    if {"forward": 1, "reverse": 1, "bidirectional": 2}.get(direction) != count:
-        raise ValueError(
-            f"direction is {direction!r} and W has shape {found['W'].shape}; expected "
-            "'forward', its default, or 'reverse' with one direction in front, "
-            "'bidirectional' with two. Write the attributes that the node has."
-        )
-    if given.get("clip") or given.get("input_forget"):
-        raise ValueError(
-            "the node has clip or input_forget, which no cell here has: clip cuts the "
-            "inputs of the gates, our cell_clip the memory."
-        )
-    activations = _activations(op, given, count)
-    kind = {name: kind for kind, name in _OPS.items()}[op]
-    after = kind == "gru" and bool(given.get("linear_before_reset"))
+    _check_arrays(op, found)
+    count, hidden = found["R"].shape[0], found["R"].shape[2]
+    direction = check_attributes(op, given, count, hidden)
+    activations, notes = activations_of(op, given, count)
+    after = bool(given.get("linear_before_reset"))
     layer = tuple(
-        _read(kind, op, {k: a[d] for k, a in found.items()}, after, activations[d])
+        _read(op, {k: a[d] for k, a in found.items()}, after, activations[d])
         for d in range(count)
     )
+    if given.get("input_forget"):
+        layer = tuple(_coupled(weights) for weights in layer)
+        notes += (
+            "the weights of the forget gate are left out: with input_forget no "
+            "node reads them",
+        )
+    if given.get("layout"):
+        notes += (
+            "layout orders the axes of the node's inputs, not its weights: time "
+            "is still axis 0 of cell.unroll",
+        )
     merged = "B" in found
-    report = Report("exact after merging biases" if merged else "exact")
-    imported = cell_of([layer], f"ONNX {op}", report)
+    verdict = "exact after merging biases" if merged else "exact"
+    imported = cell_of([layer], f"ONNX {op}", Report(verdict, notes))
     if direction == "reverse":
         return imported._replace(cell=combinators.reverse(imported.cell))
     return imported
 
 
+def _check_arrays(op: str, arrays: dict[str, np.ndarray]) -> None:
+    names = ("W", "R", "B", "P") if op == "LSTM" else ("W", "R", "B")
+    spare = [name for name in arrays if name not in names]
+    if spare:
+        raise ValueError(
+            f"arrays holds {', '.join(repr(name[:40]) for name in spare[:4])}; "
+            f"expected {', '.join(names)} of an ONNX {op} alone. Leave the rest out: "
+            "states that the node starts from go to unroll as carry=, and its "
+            "sequence_lens as lengths=."
+        )
+    check_dtypes(arrays)
+    gates = GATES[_KINDS[op]]
+    r = take(arrays, "R", "arrays", 3)
+    count, hidden = r.shape[0], r.shape[2]
+    inputs = take(arrays, "W", "arrays", 3).shape[2]
+    expected = {
+        "W": (count, gates * hidden, inputs),
+        "R": (count, gates * hidden, hidden),
+        "B": (count, 2 * gates * hidden),
+        "P": (count, 3 * hidden),
+    }
+    for name, array in arrays.items():
+        if array.shape != expected[name]:
+            raise ValueError(
+                f"arrays has {name} of shape {array.shape} and R of shape {r.shape}; "
+                f"expected {expected[name]} for an {op} of {count} directions and "
+                f"{hidden} units. Pass the arrays of one node."
+            )
+
+
 def _read(
-    kind: str, op: str, arrays: dict[str, np.ndarray], after: bool, activation: Any
+    op: str, arrays: dict[str, np.ndarray], after: bool, activation: Any
 ) -> Weights:
-    order, h = _FROM[op], arrays["R"].shape[-1]
-    columns = arrays["R"].shape[0]
+    order, (columns, h) = _FROM[op], arrays["R"].shape
     both = arrays.get("B", np.zeros(2 * columns, arrays["W"].dtype))
     b, b_hh = (reorder(part, order) for part in np.split(both, 2))
     b_hn = None
@@ -209,7 +287,7 @@ def _read(
         i, o, f = np.split(arrays["P"], 3)
         peepholes = np.stack([i, f, o])
     return Weights(
-        kind,
+        _KINDS[op],
         reorder(arrays["W"].T, order),
         reorder(arrays["R"].T, order),
         b + b_hh,
@@ -217,27 +295,3 @@ def _read(
         peepholes=peepholes,
         activation=activation,
     )
-
-
-def _activations(op: str, attributes: dict[str, Any], count: int) -> list[Any]:
-    """The one free activation of each direction; the gates' must be sigmoids."""
-    plain = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
-    default = plain.get(op, ["Tanh"])
-    given = [*map(_text, attributes.get("activations") or default * count)]
-    each = [given[d * len(default) :][: len(default)] for d in range(count)]
-    for names in each:
-        names = [name.capitalize() for name in names]
-        gates, free = names[: len(default) > 1], set(names[len(default) > 1 :])
-        wrong = gates not in ([], ["Sigmoid"]) or len(free) != 1
-        wrong = wrong or not free <= _ACTIVATIONS.keys()
-        if wrong or (op == "GRU" and free != {"Tanh"}):
-            raise ValueError(
-                f"activations is {given}; expected those of our cells, for {op} "
-                f"{default}, where one of {sorted(_ACTIVATIONS)} may replace Tanh in "
-                "an LSTM (both times) and in an RNN."
-            )
-    return [_ACTIVATIONS[names[-1].capitalize()] for names in each]
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -1,5 +1,6 @@
 """Weights in a safetensors file, under torch's names."""
 
+import errno
 import os
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import check_prefix
 from rnnjax.interop.report import Imported, Report
 from rnnjax.interop.torch import from_torch, to_torch
 
@@ -31,6 +33,7 @@ def save_safetensors(
 
     Raises:
       ValueError: for cells that no torch module is.
+      OSError: where the file cannot be written.
       ImportError: without the package safetensors, which the extra ``interop`` brings.
 
     >>> import os, tempfile, jax, rnnjax
@@ -42,12 +45,18 @@ def save_safetensors(
     ...     rnnjax.interop.load_safetensors(path).cell
     bidirectional(lstm(3, 5))
     """
+    package, place = _package(), _checked(path)
     exported = to_torch(cell, params)
     # Torch's loaders want "format"; the rest is what no weight tells.
     metadata = {"format": "pt", "rnnjax": repr(cell)}
     if any("nonlinearity='relu'" in note for note in exported.report.notes):
         metadata["nonlinearity"] = "relu"
-    _package().numpy.save_file(exported.arrays, os.fspath(path), metadata)
+    if not os.path.isdir(os.path.dirname(place) or "."):
+        raise FileNotFoundError(errno.ENOENT, "No such folder for the file", place)
+    try:
+        package.numpy.save_file(exported.arrays, place, metadata)
+    except package.SafetensorError as error:  # it tells the path of a temporary file
+        raise OSError(f"{place!r} could not be written: {error}") from None
     return exported.report
 
 
@@ -60,7 +69,9 @@ def load_safetensors(path: str | os.PathLike[str], *, prefix: str = "") -> Impor
         ``"encoder.lstm."``.
 
     Raises:
-      ValueError: for names and shapes that are no torch RNN's, LSTM's or GRU's.
+      ValueError: for names and shapes that are no torch RNN's, LSTM's or GRU's, and
+        for a file that is damaged or of another format.
+      FileNotFoundError: where there is none.
       ImportError: without the package safetensors, which the extra ``interop`` brings.
 
     >>> import os, tempfile, numpy as np, rnnjax, safetensors.numpy
@@ -73,16 +84,56 @@ def load_safetensors(path: str | os.PathLike[str], *, prefix: str = "") -> Impor
     ...     rnnjax.interop.load_safetensors(path, prefix="encoder.").cell
     gru(3, 5)
     """
-    package = _package()
-    with package.safe_open(os.fspath(path), framework="numpy") as file:
-        names = [*file.keys()]
-        # Without any of that prefix all are read, for the error to name them.
-        wanted = [name for name in names if name.startswith(prefix)] or names
-        arrays = {name: file.get_tensor(name) for name in wanted}
-        metadata = file.metadata() or {}
-    relu = metadata.get("nonlinearity") == "relu"
-    activation = jax.nn.relu if relu else jnp.tanh
-    return from_torch(arrays, prefix=prefix, activation=activation)
+    package, place = _package(), _checked(path)
+    check_prefix(prefix)
+    with open(place, "rb"):
+        pass  # the package's own exceptions do not say what a path is
+    try:
+        with package.safe_open(place, framework="numpy") as file:
+            names = [*file.keys()]
+            # Without any of that prefix all are read, for the error to name them.
+            wanted = [name for name in names if name.startswith(prefix)] or names
+            arrays = {name: file.get_tensor(name) for name in wanted}
+            metadata = file.metadata() or {}
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "").rstrip(".")
+        raise ValueError(
+            f"path is {place!r}, a file that safetensors cannot read ({reason[:200]}); "
+            "expected one that save_safetensors or torch wrote. Write it again, it may "
+            "be cut off or of another format."
+        ) from None
+    nonlinearity = metadata.get("nonlinearity", "tanh")
+    if nonlinearity not in _ACTIVATIONS:
+        raise ValueError(
+            f"path is {place!r}, whose metadata has nonlinearity={nonlinearity[:40]!r};"
+            " expected 'tanh' or 'relu', those of torch. Write its weights again, or "
+            "convert its arrays by from_torch."
+        )
+    return from_torch(arrays, prefix=prefix, activation=_ACTIVATIONS[nonlinearity])
+
+
+_ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
+
+
+def _checked(path: Any) -> str:
+    """The path as text, of a file or of nothing yet.
+
+    Raises:
+      TypeError, ValueError: for what names no file.
+    """
+    write = "Write path='lstm.safetensors'."
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise TypeError(
+            f"path is of type {type(path).__name__}; expected a text or pathlib.Path. "
+            f"{write}"
+        )
+    place = os.fspath(path)
+    if not place or "\0" in place or os.path.isdir(place):
+        came = "is a folder" if os.path.isdir(place) else "names no file"
+        raise ValueError(
+            f"path is {place!r}, which {came}; expected the path of a file. {write}"
+        )
+    return place
 
 
 def _package() -> Any:

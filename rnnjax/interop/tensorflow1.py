@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import check_names, flatten, take
 from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import Group, flatten, layers_in, take
+from rnnjax.interop.names import Group, layers_in
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, reorder, require, shifted
+from rnnjax.interop.weights import (
+    Weights,
+    check_activation,
+    check_tanh,
+    name_of,
+    reorder,
+    require,
+    shifted,
+)
 
 _LSTM = (0, 2, 1, 3)  # i j f o there, i f g o here
 _PEEPHOLES = ("w_i_diag", "w_f_diag", "w_o_diag")
@@ -76,6 +85,12 @@ def from_tensorflow1(
     >>> cell, params.b[4:7].tolist()
     (lstm(3, 5), [0.0, 1.0, 1.0])
     """
+    check_activation(activation)
+    _check_number("forget_bias", forget_bias)
+    clips = {"cell_clip": cell_clip, "projection_clip": projection_clip}
+    for name, clip in clips.items():
+        if clip is not None:
+            _check_number(name, clip, above=0.0)
     flat = {name.removesuffix(":0"): a for name, a in flatten(arrays, prefix).items()}
     variables = {
         name: array
@@ -84,7 +99,6 @@ def from_tensorflow1(
         if name.rpartition("/")[0] not in flat
     }
     groups, order = layers_in(variables, _TAILS, "TensorFlow 1", "")
-    clips = {"cell_clip": cell_clip, "projection_clip": projection_clip}
     layers = [
         tuple(_read(group, forget_bias, activation, clips) for group in layer)
         for layer in groups
@@ -101,32 +115,41 @@ def _read(
     scope = _SCOPES.fullmatch(group.stem.rpartition("/")[2])
     if scope is None:
         raise ValueError(
-            f"arrays holds variables of {group.stem!r}, no recurrent cell; expected "
-            "names like 'rnn/basic_lstm_cell/kernel'. Pass prefix= with what those "
-            "start with, for example prefix='rnn/'."
+            f"arrays holds variables of {group.stem[:80]!r}, no recurrent cell; "
+            "expected names like 'rnn/basic_lstm_cell/kernel'. Pass prefix= with what "
+            "those start with, for example prefix='rnn/'."
         )
     cudnn, name = scope[1] == "cudnn_compatible_", scope[2]
     if name == "gru_cell":
-        if activation is not jnp.tanh:
-            raise ValueError(
-                f"activation is {activation}; our gru has tanh only. Leave it out, or "
-                "convert the layers one at a time."
-            )
+        check_tanh(activation, "gru")
         return _read_gru(group)
-    kernel, b = (take(group.arrays, n, group.stem) for n in ("kernel", "bias"))
+    lstm = ("kernel", "bias", *_PEEPHOLES, "projection/kernel")
+    check_names(group.arrays, lstm[:2] if name == "rnn_cell" else lstm, group.stem)
+    kernel = take(group.arrays, "kernel", group.stem, 2)
+    b = take(group.arrays, "bias", group.stem, 1)
     gates = 1 if name == "rnn_cell" else 4
-    if b.ndim != 1 or kernel.shape[-1:] != b.shape or b.size % gates:
+    w_proj = None
+    if "projection/kernel" in group.arrays:
+        w_proj = take(group.arrays, "projection/kernel", group.stem, 2)
+    inputs = len(kernel) - (b.size // gates if w_proj is None else w_proj.shape[-1])
+    if kernel.shape[-1:] != b.shape or b.size % gates or inputs < 1:
         raise ValueError(
             f"{group.stem} has a kernel of shape {kernel.shape} and a bias of shape "
-            f"{b.shape}; expected (input + hidden, {gates} * hidden) and its columns."
+            f"{b.shape}; expected (input + hidden, {gates} * hidden) and its columns. "
+            "Pass the variables of one cell."
         )
-    w_proj = group.arrays.get("projection/kernel")
-    inputs = len(kernel) - (b.size // gates if w_proj is None else w_proj.shape[-1])
     if name == "rnn_cell":
         w_ih, w_hh = kernel[:inputs], kernel[inputs:]
         return Weights("elman", w_ih, w_hh, b, activation=activation)
     kernel, b = reorder(kernel, _LSTM), reorder(b, _LSTM)
-    rows = [group.arrays[name] for name in _PEEPHOLES if name in group.arrays]
+    rows = []
+    if group.arrays.keys() & {*_PEEPHOLES}:
+        rows = [take(group.arrays, name, group.stem, 1) for name in _PEEPHOLES]
+        if any(row.shape != (b.size // 4,) for row in rows):
+            raise ValueError(
+                f"{group.stem} has peepholes of shapes {[row.shape for row in rows]}; "
+                f"expected ({b.size // 4},) each. Pass the variables of one cell."
+            )
     return Weights(
         "lstm",
         kernel[:inputs],
@@ -140,24 +163,42 @@ def _read(
 
 
 def _read_gru(group: Group) -> Weights:
-    def both(name):
-        return [
-            take(group.arrays, f"{name}/{n}", group.stem) for n in ("kernel", "bias")
-        ]
+    def both(name, columns=None):
+        kernel = take(group.arrays, f"{name}/kernel", group.stem, 2)
+        bias = take(group.arrays, f"{name}/bias", group.stem, 1)
+        wanted = columns or bias.size
+        if kernel.shape[-1] != wanted or bias.size != wanted:
+            raise ValueError(
+                f"{group.stem}/{name} has a kernel of shape {kernel.shape} and a bias "
+                f"of shape {bias.shape}; expected {wanted} columns in both. Pass the "
+                "variables of one cell."
+            )
+        return kernel, bias
 
     gates, b = both("gates")
-    inputs = len(gates) - b.size // 2
-    if "candidate/kernel" in group.arrays:
-        candidate, b_n = both("candidate")
-        joined = np.concatenate([gates, candidate], axis=-1)
-        w_ih, w_hh = joined[:inputs], joined[inputs:]
-        return Weights("gru", w_ih, w_hh, np.concatenate([b, b_n]))
+    hidden = b.size // 2
+    inputs = len(gates) - hidden
+    apart = tuple(f"candidate/{n}_projection" for n in ("input", "hidden"))
+    names = ("candidate",) if "candidate/kernel" in group.arrays else apart
+    used = [f"{name}/{part}" for name in ("gates", *names) for part in _TAILS[:2]]
+    check_names(group.arrays, used, group.stem)
+    candidate = [both(name, hidden) for name in names]
+    rows = [len(gates)] if len(names) == 1 else [inputs, hidden]
+    if b.size % 2 or inputs < 1 or [len(kernel) for kernel, _ in candidate] != rows:
+        raise ValueError(
+            f"{group.stem} has gates of shape {gates.shape} and candidates of "
+            f"{[kernel.shape for kernel, _ in candidate]}; expected (input + hidden, "
+            "2 * hidden) and as many rows. Pass the variables of one cell."
+        )
+    b = np.concatenate([b, candidate[0][1]])
+    if len(names) == 1:
+        joined = np.concatenate([gates, candidate[0][0]], axis=-1)
+        return Weights("gru", joined[:inputs], joined[inputs:], b)
     # The cuDNN-compatible form keeps the two products of the candidate apart.
-    w_in, b_n = both("candidate/input_projection")
-    w_hn, b_hn = both("candidate/hidden_projection")
+    (w_in, _), (w_hn, b_hn) = candidate
     w_ih = np.concatenate([gates[:inputs], w_in], axis=-1)
     w_hh = np.concatenate([gates[inputs:], w_hn], axis=-1)
-    return Weights("gru", w_ih, w_hh, np.concatenate([b, b_n]), b_hn=b_hn)
+    return Weights("gru", w_ih, w_hh, b, b_hn=b_hn)
 
 
 def to_tensorflow1(cell: Cell, params: Params, *, forget_bias: float = 1.0) -> Exported:
@@ -183,6 +224,7 @@ def to_tensorflow1(cell: Cell, params: Params, *, forget_bias: float = 1.0) -> E
     >>> {name: array.shape for name, array in exported.arrays.items()}
     {'rnn/basic_rnn_cell/kernel': (8, 5), 'rnn/basic_rnn_cell/bias': (5,)}
     """
+    _check_number("forget_bias", forget_bias)
     layers, report = layers_of(cell, params, "TensorFlow 1")
     arrays, reports = {}, [report]
     features = ("reset after", "reset before", "peepholes", "projection", "clips")
@@ -201,11 +243,21 @@ def to_tensorflow1(cell: Cell, params: Params, *, forget_bias: float = 1.0) -> E
     return Exported(arrays, combine(reports))
 
 
+def _check_number(name: str, value: Any, above: float = -np.inf) -> None:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not np.isfinite(value) or not value > above:
+        came = value if number else f"of type {type(value).__name__}"
+        kind = "finite" if above < 0 else "positive"
+        raise ValueError(
+            f"{name} is {came}; expected a {kind} number, that of the program. Write "
+            f"{name}=1.0."
+        )
+
+
 def _notes(weights: Weights, name: str, forget_bias: float) -> Report:
     notes = []
     if weights.activation is not jnp.tanh:
-        function = getattr(weights.activation, "__name__", repr(weights.activation))
-        notes.append(f"make the cell with the activation {function}")
+        notes.append(f"make the cell with the activation {name_of(weights.activation)}")
     if weights.kind == "lstm" and forget_bias != 1.0:
         notes.append(f"make the cell with forget_bias={forget_bias}")
     for argument, clip in (

@@ -9,15 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax.cell import Cell, Params
+from rnnjax.interop.arrays import check_dtypes, check_names, flatten, take
 from rnnjax.interop.layers import cell_of, layers_of
-from rnnjax.interop.names import flatten, take
 from rnnjax.interop.report import Exported, Imported, Report, combine
-from rnnjax.interop.weights import Weights, alike, require
+from rnnjax.interop.weights import (
+    Weights,
+    alike,
+    check_activation,
+    name_of,
+    require,
+)
 
 KINDS = {4: "lstm", 3: "gru", 1: "elman"}
+_MATRICES = ("weight_ih", "weight_hh")
+_BIASES = ("bias_ih", "bias_hh")
 _NAME = re.compile(
     r"(?P<name>weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)"
-    r"(?:_l(?P<layer>\d+)(?P<reverse>_reverse)?)?"
+    r"(?:_l(?P<layer>[0-9]{1,4})(?P<reverse>_reverse)?)?"
 )
 
 
@@ -58,19 +66,27 @@ def from_torch(
     >>> cell, float(params.b[0]), report.verdict
     (lstm(3, 5), 2.0, 'exact after merging biases')
     """
+    check_activation(activation)
     source = "torch"
     found: dict[tuple[int, bool], dict[str, np.ndarray]] = {}
-    for name, array in flatten(arrays, prefix).items():
+    flat = flatten(arrays, prefix)
+    for name, array in flat.items():
         match = _NAME.fullmatch(name)
         if match is None:
             raise ValueError(
-                f"arrays holds {name!r}, no weight of a torch RNN, LSTM or GRU; "
+                f"arrays holds {name[:80]!r}, no weight of a torch RNN, LSTM or GRU; "
                 "expected names like 'weight_ih_l0'. Pass prefix= with what they start "
                 "with, for example prefix='encoder.lstm.', or the state_dict() of the "
                 "recurrent module alone."
             )
         place = int(match["layer"] or 0), match["reverse"] is not None
-        found.setdefault(place, {})[match["name"]] = array
+        if match["name"] in found.setdefault(place, {}):
+            raise ValueError(
+                f"arrays holds {name!r} and another {match['name']} of layer "
+                f"{place[0]}; expected one. Pass the cell and the layers one at a time."
+            )
+        found[place][match["name"]] = array
+    check_dtypes(flat)
     layers, reports = [], []
     two = any(backwards for _, backwards in found)
     directions = (False, True) if two else (False,)
@@ -125,53 +141,54 @@ def read(
     group: dict[str, np.ndarray], where: str, activation: Callable[..., Any] = jnp.tanh
 ) -> tuple[Weights, Report]:
     """One direction of a layer with torch's names and layout."""
-    w_ih, w_hh = take(group, "weight_ih", where), take(group, "weight_hh", where)
-    w_proj = group.get("weight_hr")
-    for name, array in (("weight_ih", w_ih), ("weight_hh", w_hh)):
-        if array.ndim != 2:
-            raise ValueError(
-                f"{where}: {name} has shape {array.shape}; expected (gates * hidden, "
-                "features). Pass it as torch has it."
-            )
-    rows, hidden = w_hh.shape[0], w_hh.shape[1]
+    check_names(group, (*_MATRICES, *_BIASES, "weight_hr"), where)
+    w_ih, w_hh = (take(group, name, where, 2) for name in _MATRICES)
+    w_proj = take(group, "weight_hr", where, 2) if "weight_hr" in group else None
+    rows, hidden = w_hh.shape
     gates = 4 if w_proj is not None else rows / hidden
     if gates not in KINDS:
         raise ValueError(
             f"{where}: weight_hh has shape {w_hh.shape}; expected 4, 3 or 1 times as "
-            "many rows as columns, for LSTM, GRU or RNN. An LSTM with a projection "
-            "has weight_hr besides."
+            "many rows as columns, for LSTM, GRU or RNN, or weight_hr besides for an "
+            "LSTM with a projection. Pass the state_dict() of the module."
         )
     kind = KINDS[int(gates)]
-    if activation is not jnp.tanh and kind != "elman":
+    if activation not in ((jnp.tanh, jax.nn.relu) if kind == "elman" else (jnp.tanh,)):
         raise ValueError(
-            f"activation is {activation}, but {where} is a {kind}, which has tanh in "
-            "torch. Leave activation out."
+            f"activation is {name_of(activation)}, but {where} is of kind {kind}; "
+            f"expected {'tanh or relu' if kind == 'elman' else 'tanh, its only one'}. "
+            "Leave activation out."
         )
-    biases = [group[name] for name in ("bias_ih", "bias_hh") if name in group]
-    report = Report("exact after merging biases" if len(biases) == 2 else "exact")
-    b_ih = group.get("bias_ih", np.zeros(rows, w_ih.dtype))
-    b_hh = np.array(group.get("bias_hh", np.zeros(rows, w_ih.dtype)))
+    present = [name for name in _BIASES if name in group]
+    if len(present) == 1:
+        raise ValueError(
+            f"{where} has {present[0]} alone; expected both biases or, with "
+            "bias=False, neither. Pass the whole state_dict()."
+        )
+    biases = [take(group, name, where, 1) for name in present]
+    for name, bias in zip(present, biases, strict=True):
+        if bias.shape != (rows,):
+            raise ValueError(
+                f"{where}: {name} has shape {bias.shape}; expected ({rows},), the rows "
+                "of weight_hh. Pass the biases of this layer."
+            )
+    report = Report("exact after merging biases" if biases else "exact")
+    b_ih, b_hh = biases or np.zeros((2, rows), w_ih.dtype)
     b_hn = None
     if kind == "gru":
+        b_hh = b_hh.copy()
         b_hn = b_hh[-hidden:].copy()
         b_hh[-hidden:] = 0
-    if b_ih.shape != b_hh.shape:
-        raise ValueError(
-            f"{where}: bias_ih has shape {b_ih.shape} and bias_hh {b_hh.shape}; "
-            "expected equal shapes."
-        )
-    return (
-        Weights(
-            kind,
-            w_ih.T,
-            w_hh.T,
-            b_ih + b_hh,
-            b_hn=b_hn,
-            w_proj=None if w_proj is None else w_proj.T,
-            activation=activation,
-        ),
-        report,
+    weights = Weights(
+        kind,
+        w_ih.T,
+        w_hh.T,
+        b_ih + b_hh,
+        b_hn=b_hn,
+        w_proj=None if w_proj is None else w_proj.T,
+        activation=activation,
     )
+    return weights, report
 
 
 def write(weights: Weights) -> dict[str, np.ndarray]:
@@ -201,6 +218,7 @@ def activation_note(weights: Weights, argument: str) -> Report:
     if weights.kind == "elman" and weights.activation is jax.nn.relu:
         return Report("exact", (f"make the module with {argument}='relu'",))
     raise ValueError(
-        f"activation of a {weights.kind} is {weights.activation}; expected jnp.tanh, "
-        "or jax.nn.relu in elman. No weights make up for another activation."
+        f"activation of a {weights.kind} is {name_of(weights.activation)}; expected "
+        "jnp.tanh, or jax.nn.relu in elman, as no weights make up for another. Export "
+        "a cell with one of them."
     )

@@ -8,16 +8,16 @@ import numpy as np
 
 from rnnjax.interop.report import Report
 
-GATES = {"lstm": 4, "gru": 3, "mgu": 2, "elman": 1}
+GATES = {"lstm": 4, "coupled_lstm": 3, "gru": 3, "mgu": 2, "elman": 1}
 
 
 class Weights(NamedTuple):
     """One direction of one layer as NumPy arrays, in the layout of our cells.
 
     ``w_ih: (i, k)``, ``w_hh: (h, k)`` (``(p, k)`` under a projection), ``b: (k,)``;
-    gates i f g o of an LSTM, r z n of a GRU, f n of an MGU. ``b_hn: (h,)`` is there
-    where the reset comes after the product, ``peepholes: (3, h)`` has the rows i f o,
-    ``w_proj: (h, p)``.
+    gates i f g o of an LSTM, f g o of a coupled one, r z n of a GRU, f n of an MGU.
+    ``b_hn: (h,)`` is there where the reset comes after the product, ``peepholes: (3,
+    h)`` has the rows i f o (f o of a coupled LSTM), ``w_proj: (h, p)``.
     """
 
     kind: str
@@ -90,16 +90,17 @@ def require(
     """
     if weights.kind not in kinds:
         raise ValueError(
-            f"{target} has no cell like {weights.kind}; expected {' or '.join(kinds)}."
+            f"{target} has no cell like {weights.kind}; expected {' or '.join(kinds)}. "
+            "Export such a cell, or convert the params by hand."
         )
     if weights.kind in ("gru", "mgu"):
         has = "reset before" if weights.b_hn is None else "reset after"
         if has not in features:
             this, other = has.split()[1], {"before": "after", "after": "before"}
             raise ValueError(
-                f"this {weights.kind} applies its gate {this} the recurrent product, "
-                f"that of {target} {other[this]} it; they are different functions and "
-                "no weights turn one into the other. Train rnnjax."
+                f"this {weights.kind} applies its gate {this} the recurrent product; "
+                f"expected {other[this]} it, as {target} does: they are different "
+                "functions and no weights turn one into the other. Train rnnjax."
                 f"{weights.kind}(..., reset_after={this == 'before'}) to export it."
             )
     for name, there in (
@@ -109,9 +110,9 @@ def require(
     ):
         if there and name not in features:
             raise ValueError(
-                f"this LSTM has {name}, which {target} does not have; no other weights "
-                "give the same function. Export a cell without, or convert to "
-                "TensorFlow 1."
+                f"this LSTM has {name}, which {target} does not have; expected none, "
+                "as no other weights give the same function. Export a cell without, or "
+                "convert to TensorFlow 1."
             )
 
 
@@ -122,7 +123,10 @@ def alike(layers: Sequence[Layer], target: str) -> Weights:
       ValueError: where they differ, or there is none.
     """
     if not layers:
-        raise ValueError(f"cell has no recurrent layer; expected some for {target}.")
+        raise ValueError(
+            f"cell has no recurrent layer; expected some for {target}. Write one that "
+            "has weights."
+        )
 
     def form(weights):
         return weights.kind, weights.hidden_size, weights.output_size
@@ -131,8 +135,8 @@ def alike(layers: Sequence[Layer], target: str) -> Weights:
     if len(set(found)) > 1 or len({len(layer) for layer in layers}) > 1:
         raise ValueError(
             f"cell has layers of different kinds, sizes, activations or directions; "
-            f"one module of {target} has the same in all of them. Export each layer "
-            "by itself: its entries of cell.spec.cells and of params."
+            f"expected the same in all of them for one module of {target}. Export each "
+            "layer by itself: its entries of cell.spec.cells and of params."
         )
     return layers[0][0]
 
@@ -145,11 +149,44 @@ def one_direction(layers: Sequence[Layer], target: str) -> list[Weights]:
     """
     if any(len(layer) > 1 for layer in layers):
         raise ValueError(
-            f"cell is bidirectional, for which {target} has no module and no names. "
-            "Export each direction by itself: cell.spec['forward'] with params[0], "
-            "then the backward one with params[1]."
+            f"cell is bidirectional, for which {target} has no module and no names; "
+            "expected one direction. Export each by itself: cell.spec['forward'] with "
+            "params[0], then the backward one with params[1]."
         )
     return [weights for (weights,) in layers]
+
+
+def check_activation(activation: Any) -> None:
+    """Whether an activation is a function.
+
+    Raises:
+      TypeError: for its name in the place of it.
+    """
+    if not callable(activation):
+        named = isinstance(activation, str) and activation.isidentifier()
+        write = f"jax.nn.{activation}" if named else "jax.nn.relu"
+        came = repr(activation) if named else f"of type {type(activation).__name__}"
+        raise TypeError(
+            f"activation is {came}; expected a function. Write activation={write}."
+        )
+
+
+def check_tanh(activation: Any, kind: str) -> None:
+    """Whether an activation is the only one that a kind has.
+
+    Raises:
+      ValueError: for another one.
+    """
+    if activation is not jnp.tanh:
+        raise ValueError(
+            f"activation is {name_of(activation)}; our {kind} has tanh only. Leave it "
+            "out, or convert the layers one at a time."
+        )
+
+
+def name_of(activation: Callable[..., Any]) -> str:
+    """How an activation is called in a sentence."""
+    return getattr(activation, "__name__", None) or type(activation).__name__
 
 
 def check_shapes(weights: Weights, where: str) -> None:
@@ -163,12 +200,8 @@ def check_shapes(weights: Weights, where: str) -> None:
         if array.ndim != axes or array.shape[-1] % GATES[weights.kind]:
             raise ValueError(
                 f"{where}: {name} has shape {array.shape}; expected {axes} axes, the "
-                f"last one with {GATES[weights.kind]} gates of a {weights.kind}."
-            )
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            raise ValueError(
-                f"{where}: {name} has dtype {array.dtype}; expected a floating dtype. "
-                "Turn quantised weights back into numbers first."
+                f"last one with {GATES[weights.kind]} gates of {weights.kind}. Pass "
+                "the arrays of one layer."
             )
     h = weights.w_hh.shape[1] // GATES[weights.kind]
     k = h * GATES[weights.kind]
@@ -178,7 +211,7 @@ def check_shapes(weights: Weights, where: str) -> None:
         "w_hh": (p, k),
         "b": (k,),
         "b_hn": (h,),
-        "peepholes": (3, h),
+        "peepholes": (2 if weights.kind == "coupled_lstm" else 3, h),
         "w_proj": (h, p),
     }
     for name, shape in expected.items():
@@ -186,7 +219,8 @@ def check_shapes(weights: Weights, where: str) -> None:
         if array is not None and array.shape != shape:
             raise ValueError(
                 f"{where}: {name} has shape {array.shape}; expected {shape}, as the "
-                f"other arrays say (in our layout, {weights.kind} with {h} units)."
+                f"other arrays say (in our layout, {weights.kind} with {h} units). "
+                "Pass the arrays of one layer."
             )
 
 
@@ -194,8 +228,9 @@ def made_with(weights: Weights) -> Report:
     """What the other side's layer must be made with, as no weight tells it."""
     notes = []
     if weights.activation is not jnp.tanh:
-        name = getattr(weights.activation, "__name__", repr(weights.activation))
-        notes.append(f"make the layer with the activation {name}")
+        notes.append(
+            f"make the layer with the activation {name_of(weights.activation)}"
+        )
     if weights.kind == "gru" and weights.b_hn is None:
         notes.append("make the GRU with reset_after=False")
     return Report("exact", tuple(notes))

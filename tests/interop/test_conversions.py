@@ -35,14 +35,14 @@ def refusals():
     yield (
         rnnjax.lstm(2, 3, activation=jax.nn.relu),
         {"torch", "cudnn", "haiku", "equinox"},
-        "another activation|no other",
+        "no weights make up|no other",
     )
     yield rnnjax.full_lstm(2, 3, peepholes=True), everyone - {
         "tensorflow1", "onnx_weights"}, "peepholes"  # fmt: skip
     yield rnnjax.full_lstm(2, 3, projection_size=2), everyone - {
         "tensorflow1", "torch"}, "projection"  # fmt: skip
     yield rnnjax.full_lstm(2, 3, cell_clip=1.0), everyone - {"tensorflow1"}, "clips"
-    yield rnnjax.full_lstm(2, 3, coupled=True), everyone, "coupled"
+    yield rnnjax.full_lstm(2, 3, coupled=True), everyone - {"onnx_weights"}, "coupled"
     yield rnnjax.full_lstm(2, 3, layer_norm="gates"), everyone, "layer norm"
     yield rnnjax.bidirectional(rnnjax.lstm(2, 3)), {"haiku", "equinox"}, "bidirectional"
     yield (
@@ -92,7 +92,7 @@ MISTAKES = {
     ),
     "a prefix of nothing": (
         lambda: interop.from_torch(LSTM, prefix="decoder."),
-        "there are 'weight_ih_l0'",
+        "those that are there: 'weight_ih_l0'",
     ),
     "a module": (
         lambda: interop.from_torch(rnnjax.lstm(2, 3)),  # pyright: ignore
@@ -119,8 +119,37 @@ MISTAKES = {
         "4, 3 or 1 times",
     ),
     "biases that do not fit": (
-        lambda: interop.from_torch(LSTM | {"bias_ih_l0": ones(3)}),
-        "bias_ih has shape",
+        lambda: interop.from_torch(
+            LSTM | {"bias_ih_l0": ones(3), "bias_hh_l0": ones(12)}
+        ),
+        r"bias_ih has shape \(3,\); expected \(12,\)",
+    ),
+    "one bias of two": (
+        lambda: interop.from_torch(LSTM | {"bias_hh_l0": ones(12)}),
+        "has bias_hh alone",
+    ),
+    "a cell beside a layer": (
+        lambda: interop.from_torch(LSTM | {"weight_ih": ones(12, 2)}),
+        "another weight_ih of layer 0",
+    ),
+    "two dtypes": (
+        lambda: interop.from_torch(
+            LSTM | {"weight_hh_l0": ones(12, 3).astype(np.float16)}
+        ),
+        "float32 in 'weight_ih_l0' and float16 in 'weight_hh_l0'",
+    ),
+    "one bias of Equinox's GRU": (
+        lambda: interop.from_equinox(
+            {"weight_ih": ones(9, 2), "weight_hh": ones(9, 3), "bias": ones(9)}
+        ),
+        "one of bias and bias_n",
+    ),
+    "directions of different inputs": (
+        lambda: interop.from_torch(
+            LSTM
+            | {"weight_ih_l0_reverse": ones(12, 4), "weight_hh_l0_reverse": ones(12, 3)}
+        ),
+        "2 features forwards and 4 backwards",
     ),
     "relu for an LSTM": (
         lambda: interop.from_torch(LSTM, activation=jax.nn.relu),
@@ -211,7 +240,7 @@ MISTAKES = {
             {"W": ones(1, 9, 2), "R": ones(1, 9, 3)},
             {"activations": ["HardSigmoid", "Tanh"]},
         ),
-        "activations is",
+        "HardSigmoid for the gates of this GRU",
     ),
     "params of another cell": (
         lambda: interop.to_torch(
@@ -223,16 +252,16 @@ MISTAKES = {
         lambda: interop.to_torch(
             rnnjax.lstm(2, 3), rnnjax.lstm(4, 3).init(jax.random.key(0))
         ),
-        "expected 2 rows",
+        r"params.w_ih .* has shape \(4, 12\); expected \(2, 12\)",
     ),
     "one of two params": (
         lambda: interop.to_torch(
             rnnjax.bidirectional(rnnjax.lstm(2, 3)),
             rnnjax.lstm(2, 3).init(jax.random.key(0)),
         ),
-        "tuple of 2",
+        "of type LSTMParams, in another form than the tuple",
     ),
-    "a cell of one's own": (
+    "a cell of your own": (
         lambda: interop.to_torch(rnnjax.Cell(*[print] * 4), ()),  # pyright: ignore
         "made by no constructor",
     ),
@@ -260,9 +289,9 @@ def test_of_a_whole_model_only_the_part_is_read():
     whole: dict = {f"encoder.{name}": array for name, array in LSTM.items()}
     whole["head.weight"] = Unreadable()
     assert interop.from_torch(whole, prefix="encoder.").cell == rnnjax.lstm(2, 3)
-    with pytest.raises(TypeError, match="NumPy does not have") as caught:
+    sentence = r"arrays\['head.weight'\].*NumPy does not have"
+    with pytest.raises(TypeError, match=sentence):
         interop.from_torch(whole)
-    assert "arrays['head.weight']" in caught.value.__notes__[0]
 
 
 def test_layers_stand_in_numerical_order():
@@ -434,7 +463,7 @@ def test_safetensors_files_come_back(cell, tmp_path):
     back = interop.load_safetensors(path)
     assert back.cell == cell
     jax.tree.map(np.testing.assert_array_equal, back.params, params)
-    with pytest.raises(ValueError, match="there are 'bias_hh_l0'"):
+    with pytest.raises(ValueError, match="are there: 'bias_hh_l0'"):
         interop.load_safetensors(path, prefix="encoder.")
 
 
