@@ -196,7 +196,7 @@ CASES = {
 }
 ONE_BIAS_LESS = {"torch LSTM without bias", "keras GRU without bias",
                  "equinox LSTMCell without bias", "nnx GRUCell",
-                 "haiku VanillaRNN with two biases"}  # fmt: skip
+                 "haiku VanillaRNN"}  # fmt: skip
 
 
 class Prepared(NamedTuple):
@@ -331,6 +331,17 @@ def test_resets_are_those_of_haiku(kind):
     assert case.cell.spec is not None
     assert cell == case.cell.spec.cells[0]
     close(ys, expected, "outputs")
+
+
+@pytest.mark.parametrize("options", [{}, {"double_bias": False}])
+def test_every_vanilla_rnn_of_haiku_takes_what_is_exported(options):
+    cell = elman(**RELU)
+    params = random_params(cell)
+    exported = interop.to_haiku(cell, params)
+    with libraries.quietly(), jax.numpy_dtype_promotion("standard"):
+        network = libraries.haiku_network("VanillaRNN", **options)
+        ys = network.forward(exported.arrays, XS, None)
+    close(rnnjax.unroll(cell, params, XS)[1], ys, "outputs")
 
 
 def test_the_bias_that_nnx_does_not_have_is_reported():
