@@ -17,6 +17,7 @@ INTERNAL = {
     "rnnjax.combinators.stepping",
     "rnnjax.export.graph",
     "rnnjax.export.nodes",
+    "rnnjax.flax.modules",
     "rnnjax.interop.arrays",
     "rnnjax.interop.layers",
     "rnnjax.interop.names",
