@@ -106,8 +106,8 @@ def to_haiku(cell: Cell, params: Params) -> Exported:
     """The params of the Haiku cores that a cell is.
 
     Names are those of cores made at the top of the transformed function: ``lstm``,
-    ``lstm_1`` and so on. A core made inside a module of its own has that module's name
-    in front. The second bias of a ``VanillaRNN`` is zero; one made with
+    ``lstm_1`` and so on. A core made inside another module has that module's name in
+    front. The second bias of a ``VanillaRNN`` is zero; one made with
     ``double_bias=False`` does not read it.
 
     Args:

@@ -18,7 +18,7 @@ class Report(NamedTuple):
     - ``"exact"``: the same function of the same weights;
     - ``"exact after merging biases"``: the same function, but two biases that only
       ever occur as their sum became one, which an optimiser moves half as far;
-    - ``"lossy"``: something had no place; ``notes`` says what, and how much it was.
+    - ``"lossy"``: something could not be kept; ``notes`` says what, and how much.
 
     What would be another function is refused by a ``ValueError`` instead. ``notes``
     also tell what weights cannot say, for example an activation to set by hand.

@@ -149,7 +149,7 @@ def read(
     if gates not in KINDS:
         raise ValueError(
             f"{where}: weight_hh has shape {w_hh.shape}; expected 4, 3 or 1 times as "
-            "many rows as columns, for LSTM, GRU or RNN, or weight_hr besides for an "
+            "many rows as columns, for LSTM, GRU or RNN, or weight_hr too for an "
             "LSTM with a projection. Pass the state_dict() of the module."
         )
     kind = KINDS[int(gates)]

@@ -390,9 +390,9 @@ def keras_pad(row):
     keras, _ = keras_names()
     ragged = [np.ones((3, 5)), np.ones((7, 5))]
     pad = keras.utils.pad_sequences
-    behind = pad(ragged, padding="post", dtype="float64")
-    close(row.run()[0], behind)
-    assert (pad(ragged, dtype="float64")[0] != behind[0]).any()  # in front, as noted
+    at_end = pad(ragged, padding="post", dtype="float64")
+    close(row.run()[0], at_end)
+    assert (pad(ragged, dtype="float64")[0] != at_end[0]).any()  # in front, as noted
 
 
 def keras_weights(row):
@@ -810,7 +810,7 @@ COMPARED: dict[tuple[str, str], Callable[[Row], None]] = {
 # These run, and there is no number of theirs that they could be held against.
 NO_COMPUTATION = {
     ("torch", "`lstm.parameters()`"): "theirs has two biases where ours has one",
-    ("keras", "`layer(xs, training=True)`"): "both draw, from generators of their own",
+    ("keras", "`layer(xs, training=True)`"): "both draw, each from its own generator",
 }
 
 

@@ -579,7 +579,7 @@ def test_files_that_are_none_are_refused(tmp_path):
 
 @contextlib.contextmanager
 def context(what, path):
-    """Say which damage it was; a test of its own for each would be thousands."""
+    """Say which damage it was; one test for each would be thousands."""
     try:
         yield
     except BaseException as error:
