@@ -39,6 +39,8 @@ uneven_params = uneven.init(key)
 reader = rnnjax.stack(rnnjax.embedding(9, 5), rnnjax.lstm(5, 4))
 reader_params = reader.init(key)
 reader_carry = reader.initial_carry(reader_params)
+
+state_dict = rnnjax.interop.to_torch(cell, params).arrays
 """
 
 HEAD = f"""\
@@ -470,6 +472,60 @@ SECTIONS: dict[str, list[Entry]] = {
             "The names are those that the cell gives to `rnnjax.observe`; printing the "
             "trace shows them.",
             'rnnjax.trace(cell, params, carry, xs)["f"]',
+        ),
+    ],
+    "Weights in and out": [
+        Entry(
+            "the state_dict of a whole model",
+            'whole = {f"rnn.{name}": a for name, a in state_dict.items()}\n'
+            "rnnjax.interop.from_torch(whole)",
+            "Conversions read recurrent layers and nothing else; in a model their "
+            "names have that of the attribute in front.",
+            'whole = {f"rnn.{name}": a for name, a in state_dict.items()}\n'
+            'rnnjax.interop.from_torch(whole, prefix="rnn.")',
+        ),
+        Entry(
+            "one bias of two",
+            'less = {n: a for n, a in state_dict.items() if n != "bias_hh_l0"}\n'
+            "rnnjax.interop.from_torch(less)",
+            "A module of torch has two biases, or none with `bias=False`. One that was "
+            "lost would make another function.",
+            "rnnjax.interop.from_torch(state_dict)  # as the module gives it",
+        ),
+        Entry(
+            "weights of two dtypes",
+            'matrix = state_dict["weight_hh_l0"].astype("float16")\n'
+            'rnnjax.interop.from_torch(state_dict | {"weight_hh_l0": matrix})',
+            "A cell computes in one dtype, that of its params. Choose it for all.",
+            'same = {name: a.astype("float32") for name, a in state_dict.items()}\n'
+            "rnnjax.interop.from_torch(same)",
+        ),
+        Entry(
+            "params and cell swapped in a conversion",
+            "rnnjax.interop.to_keras(params, cell)",
+            "The cell comes first, here as in `rnnjax.unroll`.",
+            "rnnjax.interop.to_keras(cell, params)",
+        ),
+        Entry(
+            "a GRU that the other library does not have",
+            "before = rnnjax.gru(5, 4, reset_after=False)\n"
+            "rnnjax.interop.to_torch(before, before.init(key))",
+            "Torch, cuDNN and Keras by default reset after the product, TensorFlow 1 "
+            "and Haiku before it. The weights of one cannot be those of the other.",
+            "rnnjax.interop.to_torch(rnnjax.gru(5, 4), rnnjax.gru(5, 4).init(key))\n"
+            "before = rnnjax.gru(5, 4, reset_after=False)\n"
+            "rnnjax.interop.to_haiku(before, before.init(key))",
+        ),
+        Entry(
+            "an ONNX node with the state that it starts from",
+            'node = {"W": jnp.ones((1, 4, 5)), "R": jnp.ones((1, 4, 4))}\n'
+            'node["initial_h"] = jnp.ones((1, 1, 4))\n'
+            'rnnjax.interop.from_onnx_weights("RNN", node)',
+            "A state is no weight: ignored, it would make another function in "
+            "silence. Pass it when you run the cell.",
+            'node = {"W": jnp.ones((1, 4, 5)), "R": jnp.ones((1, 4, 4))}\n'
+            'found = rnnjax.interop.from_onnx_weights("RNN", node)\n'
+            "found.cell.unroll(found.params, jnp.ones(4), xs)",
         ),
     ],
 }

@@ -34,7 +34,7 @@ def check_params(cell: Cell, params: Params, target: str) -> None:
       TypeError, ValueError: where they are not.
     """
     if not isinstance(cell, Cell):
-        swapped = ", in each other's place" if isinstance(params, Cell) else ""
+        swapped = " and params is a cell" if isinstance(params, Cell) else ""
         raise TypeError(
             f"cell is of type {type(cell).__name__}{swapped}; expected a cell and its "
             "params. Write (cell, params), with params = cell.init(key)."

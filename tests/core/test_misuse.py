@@ -46,6 +46,23 @@ def flags(*shape, dtype=bool):
     return jnp.ones(shape, dtype)
 
 
+BEFORE = rnnjax.gru(5, 4, reset_after=False)
+
+
+def torch(without=""):
+    arrays = rnnjax.interop.to_torch(CELL, params()).arrays
+    return {name: array for name, array in arrays.items() if name != without}
+
+
+def half():
+    return {"weight_hh_l0": torch()["weight_hh_l0"].astype("float16")}
+
+
+def node(**shapes):
+    shapes |= {"W": (1, 4, 5), "R": (1, 4, 4)}
+    return {name: jnp.ones(shape) for name, shape in shapes.items()}
+
+
 # name: (call, error, what the sentence must say)
 MISUSES = {
     "batch given to a single-sequence unroll": (
@@ -332,6 +349,36 @@ MISUSES = {
         lambda: rnnjax.trace(CELL, params(), start(), xs())["gate"],
         KeyError,
         r"'gate' is not in this trace.*'i', 'f', 'g', 'o', 'c', 'h'",
+    ),
+    "the state_dict of a whole model": (
+        lambda: rnnjax.interop.from_torch({f"rnn.{n}": a for n, a in torch().items()}),
+        ValueError,
+        r"arrays holds 'rnn.weight_ih_l0'.*'weight_ih_l0'.*prefix='encoder.lstm.'",
+    ),
+    "one bias of two": (
+        lambda: rnnjax.interop.from_torch(torch(without="bias_hh_l0")),
+        ValueError,
+        r"layer 0 of torch has bias_ih alone.*both biases.*whole state_dict\(\)",
+    ),
+    "weights of two dtypes": (
+        lambda: rnnjax.interop.from_torch(torch() | half()),
+        ValueError,
+        r"in 'weight_ih_l0' and float16 in 'weight_hh_l0'.*one dtype.*a.astype",
+    ),
+    "params and cell swapped in a conversion": (
+        lambda: rnnjax.interop.to_keras(params(), CELL),
+        TypeError,
+        r"cell is of type LSTMParams and params is a cell.*Write \(cell, params\)",
+    ),
+    "a GRU that the other library does not have": (
+        lambda: rnnjax.interop.to_torch(BEFORE, params(BEFORE)),
+        ValueError,
+        r"gate before the recurrent product; expected after it, as torch does.*gru\(",
+    ),
+    "an ONNX node with the state that it starts from": (
+        lambda: rnnjax.interop.from_onnx_weights("RNN", node(initial_h=(1, 1, 4))),
+        ValueError,
+        r"arrays holds 'initial_h'; expected W, R, B of an ONNX RNN alone.*as carry=",
     ),
 }
 
