@@ -29,7 +29,9 @@ INTERNAL = {
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
     "rnnjax.signals",
+    "rnnjax.training.files",
     "rnnjax.traversals",
+    "rnnjax.version",
 }
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
+
+from rnnjax.training.checkpoint import is_key, key_implementation
 
 
 def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
@@ -95,7 +96,7 @@ def without_keys(state: Any) -> Any:
     """
 
     def one(leaf):
-        if not _is_key(leaf):
+        if not is_key(leaf):
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.eval_shape(jax.random.key_data, leaf)
@@ -115,19 +116,8 @@ def with_keys(state: Any, template: Any) -> Any:
     """
 
     def one(wanted, leaf):
-        if not _is_key(wanted):
+        if not is_key(wanted):
             return leaf
-        return jax.random.wrap_key_data(leaf, impl=_implementation(wanted))
+        return jax.random.wrap_key_data(leaf, impl=key_implementation(wanted))
 
     return jax.tree.map(one, template, state)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-
-
-def _implementation(key: Any) -> Any:
-    """Of an array or of a shape alone: JAX answers for traced keys, not for shapes."""
-    found = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
-    return found[0]
