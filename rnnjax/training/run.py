@@ -102,10 +102,12 @@ def fit(
             metrics = jax.tree.map(float, metrics)
             seconds = time.perf_counter() - start
             if not math.isfinite(metrics["loss"]):
+                kept = f"{out / _CHECKPOINT} has the epoch before"
                 raise FloatingPointError(
-                    f"loss is {metrics['loss']} in epoch {number}; {out / _CHECKPOINT} "
-                    "keeps the epoch before. Write a smaller learning rate, or put "
-                    "optax.clip_by_global_norm(1.0) before the optimizer."
+                    f"loss is {metrics['loss']} in epoch {number}; "
+                    f"{kept if history else 'nothing is saved yet'}. Write a smaller "
+                    "learning rate, or put optax.clip_by_global_norm(1.0) before the "
+                    "optimizer."
                 )
             scores = jax.tree.map(float, evaluate(state.params))
             first = {"epoch": number, "loss": metrics.pop("loss")}
