@@ -81,7 +81,7 @@ def scaled(data: timeseries.Data) -> timeseries.Data:
 def encoder(
     features: int, hidden: int, *, layers: int = 2, dropout: float = 0.3
 ) -> rnnjax.Cell:
-    """Bidirectional layers with dropout in front of each."""
+    """Bidirectional layers with dropout before each."""
     sizes = [features] + [2 * hidden] * (layers - 1)
     parts = []
     for i, size in enumerate(sizes):

@@ -1,9 +1,8 @@
-"""Orbax checkpoints of the training state, for those who have the rest of orbax in use.
+"""Orbax checkpoints of the training state, for programs that use orbax already.
 
-`rnnjax.training.save` needs nothing but NumPy and is what `rnnjax.training.fit` writes.
-Orbax adds what large runs want: sharded arrays, asynchronous saving, several versions
-with a policy, remote storage. It is imported here and nowhere else; install
-``orbax-checkpoint`` to use it.
+`rnnjax.training.save` needs nothing but NumPy, and `rnnjax.training.fit` uses it. Orbax
+adds what large runs need: sharded arrays, asynchronous saving, several versions with a
+policy, remote storage. Only this module imports it; install ``orbax-checkpoint``.
 """
 
 import os
@@ -52,10 +51,11 @@ def restore(path: str | os.PathLike[str], template: Any) -> tuple[Any, Any]:
     Args:
       path: the folder.
       template: a pytree of arrays or `jax.ShapeDtypeStruct`, such as a new state. Its
-        arrays' shardings are those of the state; without any it is the default device.
+        arrays' shardings become those of the state; without any, all arrays go to the
+        default device.
 
     Raises:
-      FileNotFoundError: where there is no folder.
+      FileNotFoundError: if there is no folder.
       ValueError: from orbax, for shapes or names that are not those of the template.
 
     >>> import pathlib, tempfile
@@ -88,7 +88,7 @@ def restore(path: str | os.PathLike[str], template: Any) -> tuple[Any, Any]:
 
 
 def without_keys(state: Any) -> Any:
-    """The state as orbax takes it in every version: typed keys as their integers.
+    """The state as every version of orbax takes it: typed keys as their integers.
 
     >>> import jax, rnnjax.training.orbax
     >>> rnnjax.training.orbax.without_keys({"key": jax.random.key(7)})
@@ -106,7 +106,7 @@ def without_keys(state: Any) -> Any:
 
 
 def with_keys(state: Any, template: Any) -> Any:
-    """What `without_keys` was given, keys of the kinds that the template has.
+    """The inverse of `without_keys`: keys of the kinds that the template has.
 
     >>> import jax, rnnjax.training.orbax
     >>> template = {"key": jax.random.key(0)}

@@ -17,13 +17,13 @@ import pytest
 import ragged
 import sine
 import stream
-from programs import EXAMPLES, main, refusal, run, same_checkpoints
+from programs import EXAMPLES, Program, main, refusal, run, same_checkpoints
 from programs import command as command_of
 from written import write_mnist
 
 pytestmark = pytest.mark.float32
 
-RUNS = {
+RUNS: dict[str, Program] = {
     "char_lm": char_lm,
     "forecast": forecast,
     "mnist": mnist,

@@ -23,8 +23,8 @@ def test_ts_files(tmp_path):
     [
         ("@timeStamps false", "@timeStamps true", "@timestamps true; expected false"),
         ("@missing false", "@missing true", "@missing true; expected false"),
-        ("@classLabel true low high", "@classLabel false", "no @classLabel"),
-        ("@data\n", "", "line 9, stands in front of @data"),
+        ("@classLabel true low high", "@classLabel false", "not say @classLabel"),
+        ("@data\n", "", "line 9, is a sequence above the line @data"),
         ("4,5,6", "4,5", "line 10, is damaged"),
         ("4,5,6", "4,x,6", "line 10, is damaged"),
         ("4,5,6", "4,?,6", "line 10, is damaged"),
