@@ -260,7 +260,7 @@ def _check_nothing_is_lost(out: Path, history: list[dict[str, Any]]) -> None:
     if path.exists():
         try:
             held = read_metadata(path)["history"]
-            what = f"{len(held)} epochs of another run"
+            what = f"{len(held)} epoch{'s' * (len(held) != 1)} of another run"
             # As text: a score may be NaN, which differs from itself.
             if json.dumps(held) == json.dumps(history[: len(held)]):
                 return
