@@ -134,7 +134,9 @@ def writer(
 ):
     """A function from ``(params, key)`` to the prompt, as the model continues it."""
     tokens = jnp.asarray(prompt, jnp.int32)
-    pick = functools.partial(rnnjax.sample, temperature=temperature)
+    pick = rnnjax.greedy
+    if temperature:
+        pick = functools.partial(rnnjax.sample, temperature=temperature)
 
     @jax.jit
     def tokens_after(params, key):
