@@ -498,9 +498,8 @@ SECTIONS: dict[str, list[Entry]] = {
             '    training.fit(train, new(), data, epochs=1, out="run", config={})',
             "The program was started again, and the checkpoint of the first run would "
             "be lost.",
-            "training.fit(\n"
-            '    train, new(), data, epochs=1, out="run", config={}, overwrite=True\n'
-            ")",
+            "training.fit("
+            'train, new(), data, epochs=1, out="run", config={}, overwrite=True)',
         ),
         Entry(
             "a config with NaN",
@@ -528,9 +527,8 @@ SECTIONS: dict[str, list[Entry]] = {
             "not, leave the number out of the config.",
             'training.fit(train, new(), data, epochs=1, out="rate", config={})\n'
             'state, history = training.resume("rate", new(), {})\n'
-            "training.fit(\n"
-            '    train, state, data, epochs=2, out="rate", config={}, history=history\n'
-            ")",
+            "training.fit("
+            'train, state, data, epochs=2, out="rate", config={}, history=history)',
         ),
         Entry(
             "saving no array",
