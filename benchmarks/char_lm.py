@@ -77,12 +77,12 @@ def table(finals: dict[str, list[str]]) -> str:
         return statistics.median(float(number[1]) for number in found if number)
 
     lines = [
-        "| program | tokens per second | bits per character | seconds in all |",
+        "| program | tokens per second | bits per character | seconds in total |",
         "| --- | ---: | ---: | ---: |",
     ]
     rates = {name: median(name, "tokens_per_second") for name in finals}
     for name, rate in rates.items():
-        bits, seconds = median(name, "bits_per_character"), median(name, "in all")
+        bits, seconds = median(name, "bits_per_character"), median(name, "total")
         lines.append(f"| {name} | {rate:,.0f} | {bits:.3f} | {seconds:.1f} |")
     ratio = rates["rnnjax"] / rates["torch"]
     return "\n".join([*lines, "", f"our tokens per second over torch's: {ratio:.2f}"])

@@ -127,7 +127,7 @@ def main() -> None:
     print(
         f"final validation_bits_per_character {best:.4f}  "
         f"tokens_per_second {rate:.0f}  training {seconds:.1f} s  "
-        f"in all {time.perf_counter() - began:.1f} s"
+        f"total {time.perf_counter() - began:.1f} s"
     )
 
 

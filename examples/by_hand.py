@@ -1,10 +1,11 @@
-"""An LSTM unrolled by hand: a state of one's own, a loop, every gate in sight.
+"""Unroll an LSTM by hand, from a state that you choose, and print every gate.
 
 python examples/by_hand.py
 """
 
 import argparse
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,18 +19,22 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two steps only")
-    time = 2 if parser.parse_args().quick else TIME
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command.parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="only two steps")
+    return parser.parse_args(arguments)
+
+
+def main(options: argparse.Namespace) -> None:
+    time = 2 if options.quick else TIME
     cell = rnnjax.lstm(INPUT_SIZE, HIDDEN_SIZE)
     params = cell.init(jax.random.key(0))
     xs = np.random.default_rng(0).normal(size=(time, INPUT_SIZE)).astype(np.float32)
 
-    # The state before the first step is ours to choose: the memory c, the output h.
+    # The state before the first step: the memory c and the output h.
     start = rnnjax.LSTMCarry(c=jnp.array([0.5, -0.5]), h=jnp.array([0.1, 0.2]))
 
-    print(f"{cell}\n\nThe equations in NumPy, one step after the other:")
+    print(f"{cell}\n\nThe equations in NumPy, step by step:")
     w_ih, w_hh, b = (np.asarray(weight) for weight in params)
     c, h = (np.asarray(state) for state in start)
     by_hand = []
@@ -54,18 +59,18 @@ def main() -> None:
         stepped.append(y)
         print(f"step {t}  h = {y}")
 
-    print("\nThe same by cell.unroll, compiled, the whole sequence at once:")
+    print("\nThe same by cell.unroll, compiled for the whole sequence:")
     last, ys = jax.jit(cell.unroll)(params, start, xs)
     print(f"ys =\n{ys}\nlast carry = {last}")
 
-    print("\nThe same by rnnjax.trace, which knows the gates by name:")
+    print("\nThe same by rnnjax.trace, with every gate by its name:")
     print(rnnjax.trace(cell, params, start, xs))
 
     for name, other in (("cell.step", np.stack(stepped)), ("cell.unroll", ys)):
         difference = np.max(np.abs(np.stack(by_hand) - other))
-        print(f"final largest difference by hand to {name}: {difference:.1e}")
+        print(f"final largest difference from {name}: {difference:.1e}")
         np.testing.assert_allclose(other, np.stack(by_hand), rtol=1e-4, atol=1e-6)
 
 
 if __name__ == "__main__":
-    main()
+    command.run(parse, main)

@@ -1,85 +1,38 @@
-"""A language model of characters: read a text, then write on in its manner.
+"""Train a language model of characters, which continues the text that it reads.
 
     python examples/char_lm.py --text FILE --plot
 
-An embedding, one to three recurrent layers with variational dropout between them, and a
-dense layer that gives the logits of the next character. The text is cut into as many
-streams as the batch has rows. Each update sees a chunk of every stream; its gradient
-ends with the chunk, its carry goes on to the next one. The last tenth of the text is
-kept back: its bits per character are what is reported, and what ends training early.
+The model is an embedding, one to three recurrent layers with variational dropout before
+each, and a dense layer that gives the logits of the next character. The text is cut
+into as many streams as the batch has rows. Each update sees one chunk of every stream:
+the gradient ends with the chunk, and the carry goes on to the next one. The last tenth
+of the text is held back. Its bits per character are reported, and they decide when
+training ends early.
 
-Without --text it reads a few public-domain pages that lie beside it, which is enough to
-see it run. Ctrl-C ends it at once; --resume goes on after the last full epoch.
+Without --text it reads a few public-domain pages from the folder data, which are enough
+to see it run. Ctrl-C ends it at once; --resume goes on after the last full epoch.
 """
 
 import argparse
 import functools
 import itertools
-import signal
-import sys
 import time
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array
+import texts
 
 import rnnjax
 from rnnjax import training
 
-PAGES = Path(__file__).parent / "data" / "pages.txt"
 SCORE = "validation_bits_per_character"
-SHARE = 0.1  # of the text, at its end, is kept back
 WARM_UP = 256  # characters read before the first that is scored
-
-
-class Text(NamedTuple):
-    """``characters`` are the vocabulary, ``tokens: (n,)`` uint16 its indices.
-
-    ``tokens[:split]`` are there to train on, the others to score on.
-    """
-
-    characters: str
-    tokens: np.ndarray
-    split: int
-
-    def encode(self, text: str) -> np.ndarray:
-        """The tokens of a text of known characters."""
-        strange = sorted(set(text) - set(self.characters))
-        if strange:
-            raise ValueError(
-                f"the prompt has {strange}, which the text has not; write a prompt of "
-                "characters of the text"
-            )
-        return np.array([self.characters.index(c) for c in text], np.uint16)
-
-    def decode(self, tokens: Any) -> str:
-        """The text of tokens."""
-        return "".join(self.characters[token] for token in tokens)
-
-
-def read(path: Path, most: int | None) -> Text:
-    """A text and its vocabulary, at most so many characters of it.
-
-    Raises:
-      OSError: for a file that cannot be read.
-      ValueError: for one that is no UTF-8 text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")[:most]
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is no UTF-8 text ({error}); convert it, for example by "
-            "iconv -t utf-8"
-        ) from error
-    characters = "".join(sorted(set(text)))
-    lookup = {character: token for token, character in enumerate(characters)}
-    tokens = np.array([lookup[character] for character in text], np.uint16)
-    return Text(characters, tokens, len(tokens) - round(SHARE * len(tokens)))
 
 
 @rnnjax.constructor
@@ -92,7 +45,7 @@ def language_model(
     embedding: int = 128,
     dropout: float = 0.4,
 ) -> rnnjax.Cell:
-    """From a token to the logits of the next one."""
+    """A cell from a token to the logits of the next one."""
     recurrent = {"lstm": rnnjax.lstm, "gru": rnnjax.gru}[cell]
     sizes = [embedding] + [hidden] * layers
     parts = [rnnjax.embedding(vocabulary, embedding)]
@@ -105,27 +58,8 @@ def language_model(
     return rnnjax.stack(*parts)
 
 
-def chunks(tokens: Array, start: Any, rows: int, steps: int) -> tuple[Array, Array]:
-    """Inputs and targets ``(chunks, rows, steps)``; the rows are streams of the text.
-
-    The streams begin anywhere among the first tokens, as ``start`` says.
-    """
-    count = chunk_count(len(tokens), rows, steps)
-    size = rows * count * steps
-    taken = jax.lax.dynamic_slice(tokens, (start,), (size + 1,)).astype(jnp.int32)
-    inputs, targets = (
-        a.reshape(rows, count, steps).swapaxes(0, 1) for a in (taken[:-1], taken[1:])
-    )
-    return inputs, targets
-
-
-def chunk_count(characters: int, rows: int, steps: int) -> int:
-    # One chunk less than would fit leaves room to begin elsewhere in every epoch.
-    return max((characters - steps) // (rows * steps), 0)
-
-
 def truncated_epoch(cell: rnnjax.Cell, optimizer, *, rows: int, steps: int):
-    """Once through the text by truncated back-propagation, as one compiled loop."""
+    """One compiled loop through the text, by truncated back-propagation."""
 
     def loss(params, carry, inputs, targets, key):
         carry, logits = rnnjax.unroll(cell, params, inputs, carry=carry, key=key)
@@ -135,12 +69,12 @@ def truncated_epoch(cell: rnnjax.Cell, optimizer, *, rows: int, steps: int):
     def train(state, tokens):
         key, key_start, key_dropout = jax.random.split(state.key, 3)
         start = jax.random.randint(key_start, (), 0, steps)
-        inputs, targets = chunks(tokens, start, rows, steps)
+        inputs, targets = texts.chunks(tokens, start, rows, steps)
         keys = jax.random.split(key_dropout, len(inputs))
 
         def update(now, given):
             params, opt_state, carry = now
-            # The carry is data here: no gradient goes into the chunk before.
+            # The carry is data here: no gradient reaches the previous chunk.
             (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(
                 params, carry, *given
             )
@@ -163,11 +97,11 @@ def truncated_epoch(cell: rnnjax.Cell, optimizer, *, rows: int, steps: int):
     return train
 
 
-def scorer(cell: rnnjax.Cell, text: Text, *, streams: int = 64):
-    """A function from params to the bits per character of what was kept back.
+def scorer(cell: rnnjax.Cell, text: texts.Text, *, streams: int = 64):
+    """A function from params to the bits per character of the text held back.
 
-    The streams run side by side. Each first reads the characters in front of it, so
-    every character is scored once, and none without those before it.
+    The streams run side by side. Each first reads the characters before its own part,
+    so every character is scored once, after those that precede it.
     """
     first, count = text.split, len(text.tokens) - text.split
     warm_up = min(WARM_UP, first - 1)
@@ -191,10 +125,18 @@ def scorer(cell: rnnjax.Cell, text: Text, *, streams: int = 64):
     return score
 
 
-def writer(cell: rnnjax.Cell, text: Text, prompt: str, temperature: float, steps: int):
-    """A function ``(params, key)`` to what the model writes after the prompt."""
-    tokens = jnp.asarray(text.encode(prompt), jnp.int32)
-    pick = functools.partial(rnnjax.sample, temperature=temperature)
+def writer(
+    cell: rnnjax.Cell,
+    text: texts.Text,
+    prompt: np.ndarray,
+    temperature: float,
+    steps: int,
+):
+    """A function from ``(params, key)`` to the prompt, as the model continues it."""
+    tokens = jnp.asarray(prompt, jnp.int32)
+    pick = rnnjax.greedy
+    if temperature:
+        pick = functools.partial(rnnjax.sample, temperature=temperature)
 
     @jax.jit
     def tokens_after(params, key):
@@ -205,13 +147,13 @@ def writer(cell: rnnjax.Cell, text: Text, prompt: str, temperature: float, steps
         ).tokens
 
     def write(params, key) -> str:
-        return prompt + text.decode(np.asarray(tokens_after(params, key)))
+        return text.decode([*prompt, *np.asarray(tokens_after(params, key))])
 
     return write
 
 
 def optimizer_for(options: argparse.Namespace, updates: int):
-    """AdamW under a cosine that ends at zero, gradients clipped."""
+    """AdamW with clipped gradients and a cosine schedule that ends at zero."""
     warm_up = min(100, updates // 10)
     schedule = optax.warmup_cosine_decay_schedule(0.0, options.lr, warm_up, updates)
     return optax.chain(
@@ -227,43 +169,44 @@ def best_of(history: list[dict[str, Any]]) -> tuple[float, int]:
     )
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command.parser(__doc__)
     add = parser.add_argument
-    add("--text", type=Path, default=PAGES, help="a UTF-8 text file, 100 kB or more")
-    add("--characters", type=positive, help="read at most so many of it")
+    add("--text", type=Path, default=texts.PAGES, help="UTF-8, best 100 kB or more")
+    add("--characters", type=command.positive, help="read at most this many of them")
     add("--cell", choices=["lstm", "gru"], default="lstm")
     add("--layers", type=int, choices=[1, 2, 3], default=2)
-    add("--hidden", type=positive, default=512)
-    add("--embedding", type=positive, default=128)
-    add("--dropout", type=float, default=0.4, help="one mask for each chunk")
-    add("--epochs", type=positive, default=10)
-    add("--batch-size", type=positive, default=32, help="streams side by side")
-    add("--chunk", type=positive, default=64, help="steps a gradient goes back")
-    add("--lr", type=float, default=6e-3, help="peak of the cosine")
-    add("--weight-decay", type=float, default=0.01)
-    add("--patience", type=positive, default=3, help="epochs without a better score")
-    add("--prompt", help="at least two characters; default the last line trained on")
-    add("--temperature", type=float, default=0.8)
-    add("--write", type=positive, default=300, help="characters written per sample")
-    add("--seed", type=int, default=0)
-    add("--out", type=Path, default=Path("runs/char_lm"))
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--plot", action="store_true", help="write pictures to --out")
-    add("--quick", action="store_true", help="2 epochs of a small model")
+    add("--hidden", type=command.positive, default=512)
+    add("--embedding", type=command.positive, default=128)
+    add("--dropout", type=command.share, default=0.4, help="one mask for each chunk")
+    add("--epochs", type=command.positive, default=10)
+    add("--batch-size", type=command.positive, default=32, help="parallel streams")
+    add("--chunk", type=command.positive, default=64, help="steps of one gradient")
+    add("--lr", type=command.nonnegative, default=6e-3, help="peak of the cosine")
+    add("--weight-decay", type=command.nonnegative, default=0.01)
+    add(
+        "--patience",
+        type=command.positive,
+        default=3,
+        help="end after this many epochs without a better score",
+    )
+    add("--prompt", help="two characters or more (the last line that is trained on)")
+    add(
+        "--temperature",
+        type=command.nonnegative,
+        default=0.8,
+        help="0 takes the likeliest",
+    )
+    add("--write", type=command.positive, default=300, help="characters in a sample")
+    command.add_run(
+        parser,
+        "runs/char_lm",
+        plot="write pictures to --out",
+        quick="2 epochs of a small model",
+    )
     options = parser.parse_args(arguments)
     if options.prompt is not None and len(options.prompt) < 2:
-        parser.error("--prompt needs two characters or more")
-    if options.temperature <= 0:
-        parser.error("--temperature is positive; 0.01 always takes the likeliest")
+        parser.error(f"--prompt is {options.prompt!r}; expected two characters or more")
     if options.quick:
         options.epochs = min(options.epochs, 2)
         options.hidden, options.embedding = min(options.hidden, 64), 32
@@ -273,42 +216,35 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def refused(why: Exception | str) -> int:
-    print(f"char_lm.py: {why}", file=sys.stderr)
-    return 2
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(options: argparse.Namespace) -> None:
     began = time.perf_counter()
-    options = parse(arguments)
+    command.check_out(options)
     print(training.environment())
     rows, steps = options.batch_size, options.chunk
-    try:
-        text = read(options.text, options.characters)
-        if not chunk_count(text.split, rows, steps):
-            return refused(
-                f"{options.text} has {text.split} characters to train on, fewer than "
-                f"{(rows + 1) * steps}, a chunk of {steps} for {rows} streams; write a "
-                "smaller --batch-size or --chunk, or take a longer text"
-            )
-        prompt = options.prompt or default_prompt(text)
-        cell = language_model(
-            len(text.characters),
-            options.hidden,
-            cell=options.cell,
-            layers=options.layers,
-            embedding=options.embedding,
-            dropout=options.dropout,
+    with command.refusals(OSError, ValueError):
+        text = texts.read(options.text, options.characters)
+        prompt = text.encode(options.prompt or texts.last_line(text))
+    updates = texts.chunk_count(text.split, rows, steps)
+    if not updates:
+        command.refuse(
+            f"{options.text} has {text.split} characters to train on; {rows} streams "
+            f"in chunks of {steps} need at least {(rows + 1) * steps}. Write a smaller "
+            "--batch-size or --chunk, or take a longer text"
         )
-        write = writer(cell, text, prompt, options.temperature, options.write)
-    except (OSError, ValueError) as error:
-        return refused(error)
+    cell = language_model(
+        len(text.characters),
+        options.hidden,
+        cell=options.cell,
+        layers=options.layers,
+        embedding=options.embedding,
+        dropout=options.dropout,
+    )
+    write = writer(cell, text, prompt, options.temperature, options.write)
     print(
         f"data {options.text.name}: {text.split} characters to train on, "
         f"{len(text.tokens) - text.split} to score on, {len(text.characters)} different"
     )
     score = scorer(cell, text)
-    updates = chunk_count(text.split, rows, steps)
     optimizer = optimizer_for(options, updates * options.epochs)
     key_init, key_train, key_write = jax.random.split(jax.random.key(options.seed), 3)
     params = cell.init(key_init)
@@ -323,12 +259,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = {name: getattr(options, name) for name in names}
     crc = zlib.crc32(text.tokens.tobytes())
     config["data"] = f"{len(text.tokens)} characters, crc {crc}"
-    history = []
-    if options.resume:
-        try:
-            state, history = training.resume(options.out, state, config)
-        except (OSError, ValueError) as error:
-            return refused(error)
+    state, history = command.begin(options, state, config)
     best, best_path = best_of(history)[0], options.out / "best.npz"
     samples = len(history)
 
@@ -356,6 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
         evaluate=evaluate,
         history=history,
         stop=stop,
+        overwrite=options.overwrite,
     )
 
     params, _ = training.restore(best_path, params)
@@ -367,19 +299,18 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"final {SCORE} {bits:.4f} (epoch {epoch} of {len(history)})  "
         f"tokens_per_second {rate:.0f}  training {seconds:.1f} s  "
-        f"in all {time.perf_counter() - began:.1f} s"
+        f"total {time.perf_counter() - began:.1f} s"
     )
-    return 0
 
 
-def plot(out: Path, history, cell: rnnjax.Cell, params, text: Text) -> None:
-    """``curves.png``, and ``states.png``: what some units do while the model reads."""
+def plot(out: Path, history, cell: rnnjax.Cell, params, text: texts.Text) -> None:
+    """Draw ``curves.png``, and ``states.png`` of some units while the model reads."""
     figure = rnnjax.plot.curves(history, ["bits_per_character", SCORE])
     figure.savefig(out / "curves.png")
     tokens = text.tokens[text.split : text.split + 100]
     carry = cell.initial_carry(params)
     trace = rnnjax.trace(cell, params, carry, jnp.asarray(tokens, jnp.int32))
-    # Of the last layer, above which are dropout and the dense layer.
+    # Of the last recurrent layer, which dropout and the dense layer follow.
     last = max(n for n in trace.names if n.endswith(".h")).removesuffix("h")
     gates = [last + name for name in ("f", "o", "c", "h", "r", "z")]
     shown = [name for name in gates if name in trace.names]
@@ -389,17 +320,9 @@ def plot(out: Path, history, cell: rnnjax.Cell, params, text: Text) -> None:
     print(f"wrote {out / 'curves.png'} and {out / 'states.png'}")
 
 
-def default_prompt(text: Text) -> str:
-    """The beginning of the line in which training ends, or what comes before it."""
-    return text.decode(text.tokens[text.split - 40 : text.split]).lstrip()
-
-
 def indented(text: str) -> str:
     return "\n".join(f"  | {line}" for line in text.splitlines())
 
 
 if __name__ == "__main__":
-    # A Python handler would wait for the epoch that runs; a checkpoint is written
-    # wholly or not at all, so the process may as well end at once.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(main())
+    command.run(parse, main)

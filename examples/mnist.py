@@ -1,21 +1,21 @@
-"""Handwritten digits read row by row: 28 time steps of 28 pixels, then a class.
+"""Classify handwritten digits, read row by row: 28 time steps of 28 pixels.
 
     python examples/mnist.py --data-dir FOLDER --model lstm --hidden 128 --epochs 10
 
-Models: lstm, and with the sizes, losses and optimizers of the tutorials of TensorFlow 1
-stacked (30 and 10 units), bilstm (10 a direction), deep-bilstm (30 and 10 a direction)
-and static (28 units, written out without a loop).
+Models: lstm; and four with the sizes, losses and optimizers of TensorFlow 1's
+tutorials: stacked (30 and 10 units), bilstm (10 in each direction), deep-bilstm (30 and
+10 in each direction) and static (28 units, unrolled without a loop).
 """
 
 import argparse
 import os
-import sys
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import digits
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from rnnjax import training
 
 
 class Model(NamedTuple):
-    """A cell, what is read of its run, and how many features a dense layer gets.
+    """A cell, what is read from its run, and how many features a dense layer gets.
 
     With ``dense_size=None`` there is no dense layer: what is read are the logits.
     """
@@ -46,7 +46,7 @@ class Params(NamedTuple):
 
 
 def build(name: str, hidden: int | None, read_out: str) -> Model:
-    """The model of that name, ``hidden`` units in its first layer."""
+    """The model of that name, with ``hidden`` units in its first layer."""
     if name == "lstm":
         units = hidden or 128
         return Model(rnnjax.lstm(28, units), lambda carry, ys: carry.h, units)
@@ -108,55 +108,59 @@ def functions(model: Model):
     return logits, loss
 
 
+def has_cycle(options: argparse.Namespace) -> bool:
+    """Whether the rate goes through one cycle: of our models, not the tutorials'."""
+    return options.model == "lstm" or options.read_out == "ends"
+
+
 def optimizer_for(options: argparse.Namespace, updates: int):
-    """One cycle of Adam for our models, what the tutorials used for theirs."""
+    """One cycle of AdamW for our models, and for the tutorials' what they used."""
+    rate = options.lr
+    if rate is None:
+        rate = 1e-2 if has_cycle(options) else 1e-3
     if options.model == "static":
-        return optax.rmsprop(options.lr or 1e-3, decay=0.9)
-    if options.model != "lstm" and options.read_out == "last":
-        return optax.adam(options.lr or 1e-3)
-    schedule = optax.cosine_onecycle_schedule(updates, options.lr or 1e-2)
+        return optax.rmsprop(rate, decay=0.9)
+    if not has_cycle(options):
+        return optax.adam(rate)
+    schedule = optax.cosine_onecycle_schedule(updates, rate)
     return optax.chain(
         optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.1)
     )
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command.parser(__doc__)
     add = parser.add_argument
     models = ["lstm", "stacked", "bilstm", "deep-bilstm", "static"]
     add("--model", choices=models, default="lstm")
-    add("--hidden", type=positive, help="units of the first layer")
+    add("--hidden", type=command.positive, help="units of the first layer")
     add(
         "--read-out",
         choices=["last", "ends"],
         default="last",
-        help="of bilstm and deep-bilstm: the sum of both directions after the last row "
-        "as logits, or each direction where it ends and a dense layer",
+        help="for bilstm and deep-bilstm. last: the logits are the sum of both "
+        "directions at the last row; ends: a dense layer reads each direction where "
+        "it ends",
     )
-    add("--epochs", type=positive, default=10)
-    add("--batch-size", type=positive, default=128)
+    add("--epochs", type=command.positive, default=10)
+    add("--batch-size", type=command.positive, default=128)
     add(
-        "--lr", type=float, help="of the cycle its peak, 0.01; 0.001 for the tutorials'"
+        "--lr",
+        type=command.nonnegative,
+        help="the peak of the cycle (0.01), or the tutorials' rate (0.001)",
     )
-    add("--seed", type=int, default=0)
     add("--data-dir", type=Path, help="the four idx files or Kaggle's csv")
-    add("--download", action="store_true", help="fetch MNIST, checksums verified")
-    add("--out", type=Path, default=Path("runs/mnist"))
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--plot", action="store_true", help="write pictures to --out")
-    add("--quick", action="store_true", help="2 epochs of 2,000 digits at most")
+    add("--download", action="store_true", help="fetch MNIST and verify its checksums")
+    command.add_run(
+        parser,
+        "runs/mnist",
+        plot="write pictures to --out",
+        quick="at most 2 epochs of 2,000 digits",
+    )
     options = parser.parse_args(arguments)
     if options.read_out == "ends" and "bilstm" not in options.model:
         parser.error(
-            "--read-out ends is for bilstm and deep-bilstm: they have two ends"
+            "--read-out ends is for bilstm and deep-bilstm, which have two ends"
         )
     if options.hidden is not None and options.model == "bilstm":
         parser.error("--hidden is not for bilstm: its 10 units are the 10 classes")
@@ -167,19 +171,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     return options
 
 
-def refused(why: Exception | str) -> int:
-    print(f"mnist.py: {why}", file=sys.stderr)
-    return 2
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(options: argparse.Namespace) -> None:
     began = time.perf_counter()
-    options = parse(arguments)
+    command.check_out(options)
     print(training.environment())
-    try:
+    with command.refusals(OSError, ValueError):
         data = digits.load(options.data_dir, download=options.download)
-    except (OSError, ValueError) as error:
-        return refused(error)
     train, score = data.train, data.score
     if options.quick:
         train, score = digits.some(train, 2000), digits.some(score, 1000)
@@ -189,7 +186,10 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
     if len(train.labels) < options.batch_size:
-        return refused(f"write --batch-size {len(train.labels)} at most")
+        command.refuse(
+            f"--batch-size is {options.batch_size}, more than the {len(train.labels)} "
+            f"digits to train on; write --batch-size {len(train.labels)} at most"
+        )
     model = build(options.model, options.hidden, options.read_out)
     updates = len(train.labels) // options.batch_size * options.epochs
     optimizer = optimizer_for(options, updates)
@@ -209,17 +209,13 @@ def main(arguments: list[str] | None = None) -> int:
         return {f"{data.scored_on}_accuracy": np.mean(read == labels)}
 
     state = training.init(params, optimizer, key_train)
-    names = ("model", "hidden", "read_out", "epochs", "batch_size", "lr", "seed")
+    names = ["model", "hidden", "read_out", "batch_size", "lr", "seed"]
+    names += ["epochs"] * has_cycle(options)
     config = {name: getattr(options, name) for name in names}
     config["data"] = (
         f"{len(train.labels)} digits, crc {zlib.crc32(train.images.tobytes())}"
     )
-    history = []
-    if options.resume:
-        try:
-            state, history = training.resume(options.out, state, config)
-        except (OSError, ValueError) as error:
-            return refused(error)
+    state, history = command.begin(options, state, config)
     state, history = training.fit(
         training.epoch(loss, optimizer, batch_size=options.batch_size),
         state,
@@ -229,6 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
         config=config,
         evaluate=evaluate,
         history=history,
+        overwrite=options.overwrite,
     )
 
     read = np.asarray(training.predict(logits, state.params, images).argmax(axis=-1))
@@ -244,13 +241,12 @@ def main(arguments: list[str] | None = None) -> int:
         f"errors {np.sum(read != labels)}/{len(labels)}  "
         f"epochs {len(history)}  "
         f"training {sum(record['seconds'] for record in history):.1f} s  "
-        f"in all {time.perf_counter() - began:.1f} s"
+        f"total {time.perf_counter() - began:.1f} s"
     )
-    return 0
 
 
 def plot(out: Path, history, scored_on: str, score: digits.Images, read) -> None:
-    """``curves.png``, and ``errors.png`` with digits that were misread."""
+    """Draw ``curves.png``, and ``errors.png`` with digits that were misread."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -279,4 +275,4 @@ def plot(out: Path, history, scored_on: str, score: digits.Images, read) -> None
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(parse, main)

@@ -1,24 +1,24 @@
-"""Sequences of many lengths, each with a class: buckets, masks, both directions.
+"""Classify sequences of many lengths with buckets, masks and both directions.
 
     python examples/ragged.py --plot
     python examples/ragged.py --data-dir FOLDER --plot
 
-FOLDER holds two files of sktime's format, NAME_TRAIN.ts and NAME_TEST.ts, for example
-those of JapaneseVowels: nine speakers say the same two vowels, 7 to 29 frames of 12
-coefficients. Without it the digits of scikit-learn are read, 12 to 29 inked pairs of
-pixels each.
+FOLDER holds two files in sktime's format, NAME_TRAIN.ts and NAME_TEST.ts, for example
+those of JapaneseVowels: nine speakers say the same two vowels, in 7 to 29 frames of 12
+coefficients. Without it the digits of scikit-learn are read, as sequences of 12 to 29
+inked pairs of pixels.
 
-Sequences are padded to the bucket above their length and no further. Masks keep the
-padding out of everything, so each direction ends where its sequence does, and what the
-two carries hold there is read by a dense layer.
+Each sequence is padded to the length of its bucket and no further. Masks keep the
+padding out of everything, so each direction ends where its sequence does, and a dense
+layer reads what the two carries hold there.
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +46,7 @@ class Params(NamedTuple):
 
 
 def bucketed(sequences: timeseries.Sequences, buckets: tuple[int, ...]) -> list[Batch]:
-    """The sequences of each bucket, padded to its length; empty ones are left out."""
+    """The sequences of each bucket, padded to its length; no bucket is empty."""
     lengths = np.array([len(x) for x in sequences.xs])
     bounds = (0, *buckets)
     batches = []
@@ -60,14 +60,14 @@ def bucketed(sequences: timeseries.Sequences, buckets: tuple[int, ...]) -> list[
 
 
 def bounds_of(sequences: timeseries.Sequences, count: int) -> tuple[int, ...]:
-    """Lengths that divide the sequences into about equally full buckets."""
+    """Lengths that divide the sequences into buckets of about the same size."""
     lengths = np.array([len(x) for x in sequences.xs])
     shares = np.quantile(lengths, np.arange(1, count + 1) / count, method="higher")
     return tuple(sorted({int(length) for length in shares}))
 
 
 def scaled(data: timeseries.Data) -> timeseries.Data:
-    """Features of mean 0 and deviation 1 over all steps that there are to train on."""
+    """The data with features of mean 0 and deviation 1 over all training steps."""
     steps = np.concatenate(data.train.xs)
     mean, deviation = steps.mean(axis=0), steps.std(axis=0) + 1e-6
 
@@ -81,7 +81,7 @@ def scaled(data: timeseries.Data) -> timeseries.Data:
 def encoder(
     features: int, hidden: int, *, layers: int = 2, dropout: float = 0.3
 ) -> rnnjax.Cell:
-    """Bidirectional layers with dropout in front of each."""
+    """Bidirectional layers with dropout before each."""
     sizes = [features] + [2 * hidden] * (layers - 1)
     parts = []
     for i, size in enumerate(sizes):
@@ -91,7 +91,7 @@ def encoder(
 
 
 def logits_of(cell: rnnjax.Cell, params: Params, batch: Batch, key: Array | None):
-    """Logits ``(b, classes)`` from where both directions end."""
+    """Logits ``(b, classes)``, read where each direction ends."""
     carry, _ = rnnjax.unroll(
         cell, params.cell, batch.xs, lengths=batch.lengths, key=key
     )
@@ -111,7 +111,7 @@ def loss_of(cell: rnnjax.Cell):
 
 
 def bucket_epoch(train, sizes: list[int]):
-    """One compiled epoch over all buckets, one after the other.
+    """One compiled epoch over all buckets, one after another.
 
     ``train`` is compiled for the shape of each. Metrics are means over all sequences.
     """
@@ -128,55 +128,43 @@ def bucket_epoch(train, sizes: list[int]):
 
 
 def confusion(labels: np.ndarray, read: np.ndarray, classes: int) -> np.ndarray:
-    """``counts[label, read]``."""
+    """How often each label was read as each class: ``counts[label, read]``."""
     counts = np.zeros((classes, classes), int)
     np.add.at(counts, (labels, read), 1)
     return counts
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command.parser(__doc__)
     add = parser.add_argument
-    add("--data-dir", type=Path, help="folder of NAME_TRAIN.ts and NAME_TEST.ts")
-    add("--hidden", type=positive, default=64, help="units of each direction")
-    add("--layers", type=positive, default=2)
-    add("--dropout", type=float, default=0.3)
-    add("--buckets", type=positive, default=4, help="how many lengths to pad to")
-    add("--epochs", type=positive, default=60)
-    add("--batch-size", type=positive, default=16)
-    add("--lr", type=float, default=5e-3, help="peak of the cycle")
-    add("--seed", type=int, default=0)
-    add("--out", type=Path, default=Path("runs/ragged"))
-    add("--resume", action="store_true", help="go on from the checkpoint in --out")
-    add("--plot", action="store_true", help="write pictures to --out")
-    add("--quick", action="store_true", help="3 epochs of a small model")
+    add("--data-dir", type=Path, help="folder with NAME_TRAIN.ts and NAME_TEST.ts")
+    add("--hidden", type=command.positive, default=64, help="units in each direction")
+    add("--layers", type=command.positive, default=2)
+    add("--dropout", type=command.share, default=0.3)
+    add(
+        "--buckets", type=command.positive, default=4, help="how many lengths to pad to"
+    )
+    add("--epochs", type=command.positive, default=60)
+    add("--batch-size", type=command.positive, default=16)
+    add("--lr", type=command.nonnegative, default=5e-3, help="peak of the cycle")
+    command.add_run(
+        parser,
+        "runs/ragged",
+        plot="write pictures to --out",
+        quick="3 epochs of a small model",
+    )
     options = parser.parse_args(arguments)
     if options.quick:
         options.epochs, options.hidden = min(options.epochs, 3), min(options.hidden, 32)
     return options
 
 
-def refused(why: Exception | str) -> int:
-    print(f"ragged.py: {why}", file=sys.stderr)
-    return 2
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(options: argparse.Namespace) -> None:
     began = time.perf_counter()
-    options = parse(arguments)
+    command.check_out(options)
     print(training.environment())
-    try:
+    with command.refusals(OSError, ValueError):
         data = scaled(timeseries.load(options.data_dir))
-    except (OSError, ValueError) as error:
-        return refused(error)
     size, classes = data.train.xs[0].shape[1], len(data.classes)
     lengths = [len(x) for part in (data.train, data.score) for x in part.xs]
     print(
@@ -189,18 +177,18 @@ def main(arguments: list[str] | None = None) -> int:
     batches = bucketed(data.train, bounds)
     few = min(len(batch.labels) for batch in batches)
     if few < options.batch_size:
-        return refused(
-            f"a bucket has {few} sequences; write --batch-size {few} at most, or fewer "
-            "--buckets"
+        command.refuse(
+            f"--batch-size is {options.batch_size}, and one bucket has only {few} "
+            f"sequences; write --batch-size {few} at most, or fewer --buckets"
         )
-    # What is scored may be longer than anything seen.
+    # A sequence to score may be longer than all that are trained on.
     scored = bucketed(data.score, tuple(sorted({*bounds, max(lengths)})))
     spent = sum(batch.xs.shape[0] * batch.xs.shape[1] for batch in batches)
     real = sum(len(x) for x in data.train.xs)
     longest = max(len(x) for x in data.train.xs) * len(data.train.xs)
     print(
         f"buckets {', '.join(map(str, bounds))}: {100 * (1 - real / spent):.1f} % of "
-        f"the steps are padding, {100 * (1 - real / longest):.1f} % in one bucket"
+        f"the steps are padding; in one bucket {100 * (1 - real / longest):.1f} %"
     )
     cell = encoder(size, options.hidden, layers=options.layers, dropout=options.dropout)
     key_cell, key_dense, key_train = jax.random.split(jax.random.key(options.seed), 3)
@@ -231,12 +219,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ("hidden", "layers", "dropout", "buckets", "epochs", "batch_size", "lr")
     config = {n: getattr(options, n) for n in (*names, "seed")}
     config["data"] = f"{data.source}, {real} steps"
-    history = []
-    if options.resume:
-        try:
-            state, history = training.resume(options.out, state, config)
-        except (OSError, ValueError) as error:
-            return refused(error)
+    state, history = command.begin(options, state, config)
     state, history = training.fit(
         bucket_epoch(train, [len(batch.labels) for batch in batches]),
         state,
@@ -246,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         config=config,
         evaluate=evaluate,
         history=history,
+        overwrite=options.overwrite,
     )
 
     found = read(state.params)
@@ -261,13 +245,12 @@ def main(arguments: list[str] | None = None) -> int:
         f"final {name} {np.mean(found == labels):.4f}  "
         f"errors {np.sum(found != labels)}/{len(labels)}  epochs {len(history)}  "
         f"training {sum(record['seconds'] for record in history):.1f} s  "
-        f"in all {time.perf_counter() - began:.1f} s"
+        f"total {time.perf_counter() - began:.1f} s"
     )
-    return 0
 
 
 def plot(out: Path, history, data: timeseries.Data, counts: np.ndarray) -> None:
-    """``curves.png``, and ``confusion.png``, a row for each true class."""
+    """Draw ``curves.png``, and ``confusion.png`` with a row for each true class."""
     from matplotlib.figure import Figure
 
     rnnjax.plot.curves(history).savefig(out / "curves.png")
@@ -287,11 +270,11 @@ def plot(out: Path, history, data: timeseries.Data, counts: np.ndarray) -> None:
             color = "white" if shares[i, j] > 0.5 else "black"
             axes.text(j, i, count, ha="center", va="center", color=color, fontsize=9)
     right = np.trace(counts)
-    title = f"{right} of {counts.sum()} ({data.scored_on}) read right"
+    title = f"{right} of {counts.sum()} ({data.scored_on}) read correctly"
     axes.set_title(title, fontsize=10)
     figure.savefig(out / "confusion.png")
     print(f"wrote {out / 'curves.png'} and {out / 'confusion.png'}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(parse, main)

@@ -1,19 +1,19 @@
-"""Sensors that come and go, forecast while they run: many streams in one batch.
+"""Forecast sensors that come and go while they run: many streams in one batch.
 
     python examples/stream.py --plot
 
 Each sensor is a chaotic Mackey-Glass series, and the task is its value six steps ahead.
-An LSTM is trained on such series, then `rnnjax.streaming` runs it on streams that join
-and leave, and takes the time of each call: one step, and a chunk of steps.
+An LSTM is trained on such series. Then `rnnjax.streaming` runs it on streams that join
+and leave, and the time of each call is measured: of one step, and of a chunk of steps.
 """
 
 import argparse
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
+import command
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,11 +23,11 @@ import rnnjax
 from rnnjax import streaming, training
 
 AHEAD = 6
-WARM_UP = 30  # steps that a forecast may take to see where on its orbit a series is
+WARM_UP = 30  # steps before the first forecast that counts
 
 
 def mackey_glass(series: int, steps: int, seed: int) -> np.ndarray:
-    """Series ``(series, steps)``, mean 0, deviation 1, each from a start of its own.
+    """Series ``(series, steps)`` of mean 0 and deviation 1, with different starts.
 
     dx/dt = 0.2 x(t - 17) / (1 + x(t - 17)^10) - 0.1 x(t), Mackey and Glass 1977,
     doi:10.1126/science.267326; Euler steps of 0.1, one in ten of them kept.
@@ -44,12 +44,12 @@ def mackey_glass(series: int, steps: int, seed: int) -> np.ndarray:
 
 
 def cell_of(hidden: int) -> rnnjax.Cell:
-    """What it puts out is the change in six steps, which is added to the input."""
+    """A cell whose output is the change in six steps, to be added to the input."""
     return rnnjax.stack(rnnjax.lstm(1, hidden), rnnjax.dense(hidden, 1))
 
 
 def errors(forecasts: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Of forecasts ``(n,)`` that were made at each of the ``(n,)`` values."""
+    """The errors of forecasts ``(n,)``, one made at each of the values ``(n,)``."""
     return forecasts[WARM_UP:-AHEAD] - values[WARM_UP + AHEAD :]
 
 
@@ -67,21 +67,25 @@ def train(options: argparse.Namespace, cell: rnnjax.Cell) -> tuple[Any, float]:
         return jnp.mean((forecasts - batch[:, AHEAD:])[:, WARM_UP:] ** 2), {}
 
     state = training.init(cell.init(key_init), optimizer, key_train)
+    config = {name: getattr(options, name) for name in ("hidden", "epochs", "seed")}
+    state, history = command.begin(options, state, config)
     state, history = training.fit(
         training.epoch(loss, optimizer, batch_size=32),
         state,
         data,
         epochs=options.epochs,
         out=options.out,
-        config={name: getattr(options, name) for name in ("hidden", "epochs", "seed")},
+        config=config,
+        history=history,
+        overwrite=options.overwrite,
     )
     return state.params, sum(record["seconds"] for record in history)
 
 
 def visits(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
-    """When each sensor comes, counted in chunks, and the values it brings."""
+    """For each sensor the chunk at which it joins, and the values that it brings."""
     draw = np.random.default_rng(options.seed + 1)
-    count = 2 * options.streams  # so each slot is used again
+    count = 2 * options.streams  # so that each slot is used twice
     values = mackey_glass(count, options.samples, options.seed + 1)
     lengths = draw.integers(options.samples // 2, options.samples + 1, count)
     per_visit = -(-options.samples // options.chunk)
@@ -93,9 +97,9 @@ def visits(options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
 
 
 def run(cell, params, options, coming):
-    """All visits, a chunk at a time: yields the clock and the forecasts of each so far.
+    """Run all visits, a chunk at a time; yields the clock and the forecasts so far.
 
-    A sensor takes a slot, brings chunks until it has no more, and leaves.
+    A sensor takes a slot, brings its chunks, and leaves.
     """
     streams = streaming.init(cell, params, options.streams)
     waiting, here = list(enumerate(coming)), {}
@@ -124,7 +128,7 @@ def run(cell, params, options, coming):
 
 
 def latency(cell, params, options, chunk: int, calls: int) -> np.ndarray:
-    """Seconds of each call, from samples in NumPy to outputs in NumPy."""
+    """The seconds of each call, from samples in NumPy to outputs in NumPy."""
     streams = streaming.init(cell, params, options.streams)
     for _ in range(options.streams):
         streams, _ = streaming.join(streams)
@@ -138,49 +142,41 @@ def latency(cell, params, options, chunk: int, calls: int) -> np.ndarray:
     return np.array(taken[10:])  # the first ones compile
 
 
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise ValueError
-    return int(text)
-
-
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = command.parser(__doc__)
     add = parser.add_argument
-    add("--hidden", type=positive, default=32, help="units of the LSTM")
-    add("--epochs", type=positive, default=60)
-    add("--streams", type=positive, default=4, help="slots, streams at a time")
-    add("--samples", type=positive, default=1000, help="the most a stream brings")
-    add("--chunk", type=positive, default=64, help="steps in one call")
-    add("--calls", type=positive, default=2000, help="calls that are timed")
-    add("--seed", type=int, default=0)
-    add("--out", type=Path, default=Path("runs/stream"))
-    add(
-        "--plot",
-        action="store_true",
-        help="watch the forecasts as they are made, in a window where there is a "
-        "screen, in stream.gif in --out where there is none",
+    add("--hidden", type=command.positive, default=32, help="units of the LSTM")
+    add("--epochs", type=command.positive, default=60)
+    add("--streams", type=command.positive, default=4, help="how many run at a time")
+    add("--samples", type=command.positive, default=1000, help="most of one stream")
+    add("--chunk", type=command.positive, default=64, help="steps in one call")
+    add("--calls", type=command.positive, default=2000, help="calls that are timed")
+    command.add_run(
+        parser,
+        "runs/stream",
+        plot="show the forecasts as they are made: in a window if there is a screen, "
+        "otherwise as stream.gif in --out",
+        quick="10 epochs, 200 samples, 200 calls",
     )
-    add("--quick", action="store_true", help="10 epochs, 200 samples, 200 calls")
     options = parser.parse_args(arguments)
     if options.quick:
         options.epochs = min(options.epochs, 10)
         options.samples = min(options.samples, 200)
         options.calls = min(options.calls, 200)
-    if options.samples < 2 * (WARM_UP + AHEAD + 1):
+    fewest = 2 * (WARM_UP + AHEAD + 1)
+    if options.samples < fewest:
         parser.error(
-            f"--samples {2 * (WARM_UP + AHEAD + 1)} at least: a warm-up, ahead"
+            f"--samples is {options.samples}; expected {fewest} or more, so that half "
+            "of them last through the warm-up"
         )
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
+def main(options: argparse.Namespace) -> None:
+    command.check_out(options)
     print(training.environment())
     cell = cell_of(options.hidden)
-    print(f"data Mackey-Glass series made here, to be forecast {AHEAD} steps ahead")
+    print(f"data Mackey-Glass series, to be forecast {AHEAD} steps ahead")
     params, seconds = train(options, cell)
 
     coming = visits(options)
@@ -194,16 +190,16 @@ def main(arguments: list[str] | None = None) -> int:
         for one, (_, values) in zip(forecasts, coming, strict=True)
     ]
     naive = [errors(values, values) for _, values in coming]
-    alone = 0.0  # what it would be if each had been run by itself, from its first value
+    difference = 0.0  # from what each would be if it had been run by itself
     for one, (_, values) in zip(forecasts, coming, strict=True):
         carry = cell.initial_carry(params)
         _, changes = cell.unroll(params, carry, jnp.asarray(values)[:, None])
-        difference = np.array(one) - (values + np.asarray(changes)[:, 0])
-        alone = max(alone, float(np.abs(difference).max()))
+        alone = values + np.asarray(changes)[:, 0]
+        difference = max(difference, float(np.abs(np.array(one) - alone).max()))
     print(
         f"{len(coming)} streams through {options.streams} slots, "
         f"{sum(len(values) for _, values in coming)} samples in chunks of "
-        f"{options.chunk}: at most {alone:.1e} from running each alone"
+        f"{options.chunk}: at most {difference:.1e} from running each alone"
     )
     for chunk in sorted({1, options.chunk}):
         taken = 1e6 * latency(cell, params, options, chunk, options.calls)
@@ -214,14 +210,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
     scores = [np.sqrt(np.mean(np.concatenate(e) ** 2)) for e in (found, naive)]
     print(
-        f"final rmse {scores[0]:.4f}  of the last value instead {scores[1]:.4f}  "
+        f"final rmse {scores[0]:.4f}  repeating the last value {scores[1]:.4f}  "
         f"training {seconds:.1f} s"
     )
-    return 0
 
 
 def plot(options: argparse.Namespace, coming, steps) -> list[list[float]]:
-    """The first visits as they go by, each forecast at the time that it is for."""
+    """Draw the first visits as they run, each forecast at the time it was made for."""
     import matplotlib
 
     if not os.environ.get("DISPLAY") and sys.platform == "linux":
@@ -277,4 +272,4 @@ def plot(options: argparse.Namespace, coming, steps) -> list[list[float]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(parse, main)

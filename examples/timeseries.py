@@ -1,4 +1,4 @@
-"""Sequences of many lengths with a class each: sktime's ``.ts`` files, or digits."""
+"""Sequences of many lengths, each with a class: sktime's ``.ts`` files, or digits."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ class Sequences(NamedTuple):
 class Data(NamedTuple):
     """Sequences to train on and others to score on, and the names of the classes.
 
-    ``scored_on`` is "test" for a set of its own and "holdout" for what was kept back.
+    ``scored_on`` is "test" for a separate test set, "holdout" for what was held back.
     """
 
     source: str
@@ -31,7 +31,7 @@ def load(folder: Path | None) -> Data:
 
     Raises:
       OSError: for missing files.
-      ValueError: for damaged ones. Both say what to do.
+      ValueError: for damaged files. Both say what to do.
     """
     return _digits() if folder is None else _pair(folder)
 
@@ -39,8 +39,8 @@ def load(folder: Path | None) -> Data:
 def read_ts(path: Path) -> tuple[list[np.ndarray], list[str]]:
     """The sequences ``(t_i, dimensions)`` float32 of a ``.ts`` file, and their labels.
 
-    A line holds a sequence: its dimensions, separated by colons, each with values that
-    are separated by commas, and the label last. Lengths may differ from line to line.
+    Each line is one sequence: its dimensions, separated by colons, and the label last.
+    The values of a dimension are separated by commas. Lengths may differ between lines.
 
     Raises:
       ValueError: for files without labels, with time stamps or missing values, and
@@ -56,7 +56,10 @@ def read_ts(path: Path) -> tuple[list[np.ndarray], list[str]]:
             name, _, value = line[1:].partition(" ")
             header[name.lower()] = value.strip().lower()
         elif "data" not in header:
-            raise ValueError(f"{path}, line {number}, stands in front of @data")
+            raise ValueError(
+                f"{path}, line {number}, is a sequence above the line @data; expected "
+                "all of them below it"
+            )
         else:
             rows.append((number, line))
     for name in ("timestamps", "missing"):
@@ -66,7 +69,10 @@ def read_ts(path: Path) -> tuple[list[np.ndarray], list[str]]:
                 "alone, a number at every step."
             )
     if not header.get("classlabel", "false").startswith("true"):
-        raise ValueError(f"{path} has no @classLabel true; nothing there to learn")
+        raise ValueError(
+            f"{path} does not say @classLabel true; expected a file with a class for "
+            "each sequence"
+        )
     xs, labels = [], []
     for number, line in rows:
         *dimensions, label = line.split(":")
@@ -75,7 +81,7 @@ def read_ts(path: Path) -> tuple[list[np.ndarray], list[str]]:
         except ValueError as error:
             raise ValueError(
                 f"{path}, line {number}, is damaged ({error}); expected dimensions of "
-                "equally many numbers, and a label behind the last colon"
+                "equally many numbers, and a label after the last colon"
             ) from error
         expected = int(header.get("dimensions", x.shape[-1]))
         if x.ndim != 2 or x.shape[1] != expected or not np.isfinite(x).all():
@@ -86,7 +92,9 @@ def read_ts(path: Path) -> tuple[list[np.ndarray], list[str]]:
         xs.append(x)
         labels.append(label.strip())
     if not xs:
-        raise ValueError(f"{path} has no sequences; expected one a line, below @data")
+        raise ValueError(
+            f"{path} has no sequences; expected one on each line below @data"
+        )
     return xs, labels
 
 
@@ -97,9 +105,9 @@ def _pair(folder: Path) -> Data:
     ]
     if len(pairs) != 1 or not pairs[0][1].is_file():
         raise FileNotFoundError(
-            f"{folder} has {len(pairs)} files NAME_TRAIN.ts; expected one, and its "
-            "NAME_TEST.ts beside it, such as those of JapaneseVowels, which "
-            "timeseriesclassification.com has. Leave --data-dir out for scikit-learn's "
+            f"{folder} has {len(pairs)} files NAME_TRAIN.ts; expected one, and "
+            "NAME_TEST.ts beside it, such as those of JapaneseVowels from "
+            "timeseriesclassification.com. Leave --data-dir out for scikit-learn's "
             "digits."
         )
     parts = [read_ts(path) for path in pairs[0]]
@@ -107,8 +115,8 @@ def _pair(folder: Path) -> Data:
     sizes = {x.shape[1] for xs, _ in parts for x in xs}
     if len(sizes) != 1:
         raise ValueError(
-            f"{folder} has sequences of {sorted(sizes)} dimensions; expected one "
-            "number of them for both files"
+            f"{folder} has sequences of {sorted(sizes)} dimensions; expected the same "
+            "number everywhere in both files"
         )
     train, score = (
         Sequences(xs, np.array([classes.index(label) for label in labels], np.int32))
@@ -119,7 +127,7 @@ def _pair(folder: Path) -> Data:
 
 
 def _digits() -> Data:
-    """The inked pairs of pixels of each digit, in reading order, and where they are."""
+    """The inked pairs of pixels of each digit in reading order, with their places."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

@@ -135,8 +135,7 @@ from rnnjax.sequences import (
     unpack,
     unpad_sequences,
 )
-
-__version__ = "0.1.0"
+from rnnjax.version import __version__ as __version__
 
 __all__ = [
     "AttentionCarry",

@@ -208,7 +208,7 @@ def test_tokens_per_second_are_medians_of_the_last_lines():
     def line(rate, bits, seconds):
         return (
             f"final validation_bits_per_character {bits} (epoch 2 of 2)  "
-            f"tokens_per_second {rate}  training 9.0 s  in all {seconds} s"
+            f"tokens_per_second {rate}  training 9.0 s  total {seconds} s"
         )
 
     ours = [line(9000, 2.5, 20.0), line(12000, 2.25, 21.0), line(11000, 2.75, 40.0)]

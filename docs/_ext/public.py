@@ -32,7 +32,9 @@ INTERNAL = {
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
     "rnnjax.signals",
+    "rnnjax.training.files",
     "rnnjax.traversals",
+    "rnnjax.version",
 }
 
 

@@ -1,7 +1,7 @@
-"""What stands around a cell in training: epochs, predictions, checkpoints, runs.
+"""Training: epochs, predictions, checkpoints, and runs that can be resumed.
 
-Everything works on pytrees and plain functions, so any model and any optax optimizer
-fits; nothing here knows about cells.
+Everything works on pytrees and plain functions, so it takes any model and any optax
+optimizer; nothing here knows about cells.
 """
 
 from rnnjax.training.checkpoint import restore, save

@@ -14,9 +14,9 @@ from rnnjax.cell import Params
 
 
 class TrainState(NamedTuple):
-    """All that training changes; what a checkpoint holds.
+    """Everything that training changes, and so what a checkpoint holds.
 
-    ``step: ()`` int32 counts updates, ``key`` is a typed key that each epoch splits.
+    ``step: ()`` int32 counts updates; ``key`` is a typed key that each epoch splits.
     """
 
     params: Params
@@ -68,22 +68,22 @@ def epoch(
 ) -> jax.stages.Wrapped:
     """A function that trains for one epoch: ``(state, data) -> (state, metrics)``.
 
-    It is one compiled `jax.lax.scan` over shuffled batches, each gathered inside of the
-    loop. The examples that do not fill the last batch sit out; which ones differs from
-    epoch to epoch. The state is donated: its buffers become those of the new one.
+    It is one compiled `jax.lax.scan` over shuffled batches, each gathered inside the
+    loop. Examples that do not fill the last batch are left out; they are different ones
+    in each epoch. The state is donated: the new one uses its buffers.
 
     Args:
-      loss: see `LossFn`; its mean over the batch is differentiated.
+      loss: see `LossFn`; the scalar that it returns is differentiated.
       optimizer: any from optax; line searches get ``value``, ``grad``, ``value_fn``.
-      batch_size: examples for each update.
+      batch_size: the number of examples in each update.
 
     Returns:
       A jitted function. Its data is a pytree of arrays, examples on axis 0; its metrics
       are the means over all updates of ``"loss"`` and of what ``loss`` returns.
 
     Raises:
-      ValueError: where the data has fewer examples than one batch, or leaves disagree
-        about how many there are.
+      ValueError: if the data has fewer examples than one batch, or if its leaves have
+        different numbers of them.
 
     >>> import jax, jax.numpy as jnp, optax, rnnjax
     >>> def loss(params, batch, key):

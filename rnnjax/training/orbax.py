@@ -1,9 +1,8 @@
-"""Orbax checkpoints of the training state, for those who have the rest of orbax in use.
+"""Orbax checkpoints of the training state, for programs that use orbax already.
 
-`rnnjax.training.save` needs nothing but NumPy and is what `rnnjax.training.fit` writes.
-Orbax adds what large runs want: sharded arrays, asynchronous saving, several versions
-with a policy, remote storage. It is imported here and nowhere else; install
-``orbax-checkpoint`` to use it.
+`rnnjax.training.save` needs nothing but NumPy, and `rnnjax.training.fit` uses it. Orbax
+adds what large runs need: sharded arrays, asynchronous saving, several versions with a
+policy, remote storage. Only this module imports it; install ``orbax-checkpoint``.
 """
 
 import os
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
+
+from rnnjax.training.checkpoint import is_key, key_implementation
 
 
 def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
@@ -51,10 +51,11 @@ def restore(path: str | os.PathLike[str], template: Any) -> tuple[Any, Any]:
     Args:
       path: the folder.
       template: a pytree of arrays or `jax.ShapeDtypeStruct`, such as a new state. Its
-        arrays' shardings are those of the state; without any it is the default device.
+        arrays' shardings become those of the state; without any, all arrays go to the
+        default device.
 
     Raises:
-      FileNotFoundError: where there is no folder.
+      FileNotFoundError: if there is no folder.
       ValueError: from orbax, for shapes or names that are not those of the template.
 
     >>> import pathlib, tempfile
@@ -87,7 +88,7 @@ def restore(path: str | os.PathLike[str], template: Any) -> tuple[Any, Any]:
 
 
 def without_keys(state: Any) -> Any:
-    """The state as orbax takes it in every version: typed keys as their integers.
+    """The state as every version of orbax takes it: typed keys as their integers.
 
     >>> import jax, rnnjax.training.orbax
     >>> rnnjax.training.orbax.without_keys({"key": jax.random.key(7)})
@@ -95,7 +96,7 @@ def without_keys(state: Any) -> Any:
     """
 
     def one(leaf):
-        if not _is_key(leaf):
+        if not is_key(leaf):
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
             return jax.eval_shape(jax.random.key_data, leaf)
@@ -105,7 +106,7 @@ def without_keys(state: Any) -> Any:
 
 
 def with_keys(state: Any, template: Any) -> Any:
-    """What `without_keys` was given, keys of the kinds that the template has.
+    """The inverse of `without_keys`: keys of the kinds that the template has.
 
     >>> import jax, rnnjax.training.orbax
     >>> template = {"key": jax.random.key(0)}
@@ -115,19 +116,8 @@ def with_keys(state: Any, template: Any) -> Any:
     """
 
     def one(wanted, leaf):
-        if not _is_key(wanted):
+        if not is_key(wanted):
             return leaf
-        return jax.random.wrap_key_data(leaf, impl=_implementation(wanted))
+        return jax.random.wrap_key_data(leaf, impl=key_implementation(wanted))
 
     return jax.tree.map(one, template, state)
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-
-
-def _implementation(key: Any) -> Any:
-    """Of an array or of a shape alone: JAX answers for traced keys, not for shapes."""
-    found = []
-    jax.eval_shape(lambda key: found.append(jax.random.key_impl(key)), key)
-    return found[0]

@@ -11,10 +11,12 @@ import runpy
 
 import jax.numpy as jnp
 import pytest
-from core.test_misuse import MISUSES
+from core import test_misuse
+from training import test_refusals
 
 import rnnjax
 
+MISUSES = test_misuse.MISUSES | test_refusals.MISUSES
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted([ROOT / "README.md", *DOCS.glob("**/*.md")])
@@ -84,7 +86,8 @@ def test_the_page_of_errors_is_up_to_date():
 
 
 @pytest.mark.float32
-def test_every_misuse_is_on_the_page_of_errors():
+def test_every_misuse_is_on_the_page_of_errors(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     errors = script("make_errors.py")
     names = {}
     exec(errors["NAMES"], names)

@@ -5,17 +5,17 @@ import re
 import signal
 import subprocess
 
+import char_lm
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from test_examples import command, load_example, number, run, same_checkpoints
+import texts
+from programs import command, main, number, refusal, run, same_checkpoints
 
 import rnnjax
 from rnnjax import training
-
-char_lm = load_example("char_lm")
 
 pytestmark = pytest.mark.float32
 
@@ -36,32 +36,6 @@ def test_char_lm_quick(tmp_path):
     }
 
 
-def test_the_pages_have_what_they_promise():
-    text = char_lm.read(char_lm.PAGES, None)
-    assert text.decode(text.tokens) == char_lm.PAGES.read_text()
-    assert 8_000 < len(text.tokens) < 16_000
-    assert (
-        text.encode("the sea") == char_lm.read(char_lm.PAGES, None).encode("the sea")
-    ).all()
-    assert len(text.tokens) - text.split == round(0.1 * len(text.tokens))
-    assert char_lm.read(char_lm.PAGES, 500).characters == "".join(
-        sorted(set(char_lm.PAGES.read_text()[:500]))
-    )
-
-
-@pytest.mark.parametrize(("rows", "steps", "start"), [(3, 5, 0), (3, 5, 4), (1, 7, 2)])
-def test_chunks_go_on_where_the_one_before_ended(rows, steps, start):
-    tokens = jnp.arange(101)
-    inputs, targets = char_lm.chunks(tokens, start, rows, steps)
-    count = char_lm.chunk_count(101, rows, steps)
-    assert inputs.shape == (count, rows, steps)
-    assert (targets == inputs + 1).all()
-    streams = np.swapaxes(inputs, 0, 1).reshape(rows, -1)
-    assert (np.diff(streams.ravel()) == 1).all()
-    assert streams[0, 0] == start
-    assert 101 - streams.size < (rows + 1) * steps + 1
-
-
 def small_model(vocabulary, **options):
     cell = char_lm.language_model(vocabulary, 6, embedding=3, layers=1, **options)
     return cell, cell.init(jax.random.key(0))
@@ -78,7 +52,7 @@ def test_the_carry_goes_from_chunk_to_chunk():
     start = int(jax.random.randint(key_start, (), 0, 4))
     _, metrics = train(state, tokens)
 
-    length = 4 * char_lm.chunk_count(200, 3, 4)
+    length = 4 * texts.chunk_count(200, 3, 4)
     taken = tokens[start : start + 3 * length + 1]
     inputs, targets = (a.reshape(3, length) for a in (taken[:-1], taken[1:]))
     _, logits = rnnjax.unroll(cell, params, inputs)
@@ -97,7 +71,7 @@ def test_the_carry_goes_from_chunk_to_chunk():
 def test_every_character_is_scored_once(streams):
     """A model without a memory does not care how the text is cut."""
     tokens = np.random.default_rng(0).integers(0, 5, 500).astype(np.uint16)
-    text = char_lm.Text("abcde", tokens, 450)
+    text = texts.Text("abcde", tokens, 450)
     cell = rnnjax.stack(rnnjax.embedding(5, 3), rnnjax.dense(3, 5))
     params = cell.init(jax.random.key(0))
     _, logits = cell.unroll(params, ((), ()), jnp.asarray(tokens, jnp.int32))
@@ -110,7 +84,7 @@ def test_every_character_is_scored_once(streams):
 
 def test_what_is_scored_has_read_what_comes_before():
     tokens = np.random.default_rng(1).integers(0, 5, 300).astype(np.uint16)
-    text = char_lm.Text("abcde", tokens, 250)
+    text = texts.Text("abcde", tokens, 250)
     cell, params = small_model(5)
     carry = cell.initial_carry(params)
     _, logits = cell.unroll(params, carry, jnp.asarray(tokens[:-1], jnp.int32))
@@ -122,12 +96,13 @@ def test_what_is_scored_has_read_what_comes_before():
 
 
 def test_samples_begin_with_the_prompt_and_grow_certain_in_the_cold():
-    text = char_lm.read(char_lm.PAGES, None)
+    text = texts.read(texts.PAGES, None)
     cell, params = small_model(len(text.characters))
     params = jax.tree.map(lambda a: 3 * a, params)
     keys = jax.random.split(jax.random.key(0), 3)
-    warm = char_lm.writer(cell, text, "The sea", 1.0, 20)
-    cold = char_lm.writer(cell, text, "The sea", 1e-4, 20)
+    prompt = text.encode("The sea")
+    warm = char_lm.writer(cell, text, prompt, 1.0, 20)
+    cold = char_lm.writer(cell, text, prompt, 0.0, 20)
     for write, different in ((warm, 3), (cold, 1)):
         written = {write(params, key) for key in keys}
         assert len(written) == different
@@ -141,15 +116,13 @@ def char_lm_options(*more):
 
 def test_char_lm_stops_early_and_keeps_its_best(tmp_path, capsys):
     arguments = char_lm_options("--epochs", 9, "--patience", 2, "--out", tmp_path)
-    assert char_lm.main([*map(str, arguments), "--lr", "0", "--cell", "gru"]) == 0
+    arguments += ["--lr", 0, "--cell", "gru"]
+    main(char_lm, *arguments)
     lines = capsys.readouterr().out.splitlines()
     assert "(epoch 1 of 3)" in lines[-1]  # a rate of zero does not improve anything
     log = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in log] == [1, 2, 3]
-    assert (
-        char_lm.main([*map(str, arguments), "--lr", "0", "--cell", "gru", "--resume"])
-        == 0
-    )
+    main(char_lm, *arguments, "--resume")
     lines = capsys.readouterr().out.splitlines()
     assert "(epoch 1 of 3)" in lines[-1]
     assert not any(line.startswith("epoch ") for line in lines)
@@ -165,7 +138,7 @@ def test_char_lm_interrupted_resumes_bit_for_bit(tmp_path):
             if line.startswith("epoch  2/40"):
                 process.send_signal(signal.SIGINT)
                 break
-        assert process.wait(timeout=20) == -signal.SIGINT
+        assert process.wait(timeout=20) == 130
     lines = run("char_lm", *options, "--out", tmp_path / "cut", "--resume")
     assert not any(line.startswith("epoch  2/40") for line in lines)
     same_checkpoints(tmp_path / "whole", tmp_path / "cut")
@@ -174,9 +147,9 @@ def test_char_lm_interrupted_resumes_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     ("content", "arguments", "sentence"),
     [
-        (b"", [], "fewer than"),
-        (b"too short", [], "fewer than"),
-        (b"\xff\xfe binary \x80", [], "no UTF-8 text"),
+        (b"", [], "has 0 characters to train on; 8 streams .* at least 144"),
+        (b"too short", [], "at least 144"),
+        (b"\xff\xfe binary \x80", [], "is not UTF-8 text"),
         (None, [], "No such file"),
         (b"all in lower case. " * 100, ["--prompt", "AB"], r"prompt has \['A', 'B'\]"),
     ],
@@ -186,7 +159,4 @@ def test_char_lm_refuses_in_a_sentence(content, arguments, sentence, tmp_path, c
     if content is not None:
         path.write_bytes(content)
     given = char_lm_options("--text", path, "--out", tmp_path / "out", *arguments)
-    assert char_lm.main(list(map(str, given))) == 2
-    errors = capsys.readouterr().err
-    assert errors.count("\n") == 1
-    assert re.search(sentence, errors)
+    assert re.search(sentence, refusal(char_lm, capsys, *given))
