@@ -1,4 +1,4 @@
-"""How fast rnnjax is, beside the libraries one would use instead.
+"""How fast rnnjax is, next to the libraries that you might use instead.
 
 Start it with ``python -m benchmarks.compare``; ``docs/performance.md`` has the method.
 """

@@ -88,7 +88,7 @@ def _table(seconds: dict[str, list[float]], finals: dict[str, str]) -> str:
 
 
 def _hide(arguments: list[str], folder: str) -> list[str]:
-    """The folder of the data is nobody's concern but this machine's."""
+    """The arguments without the folder, which only this machine has."""
     return [argument.replace(folder, "FOLDER") for argument in arguments]
 
 

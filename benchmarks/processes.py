@@ -45,10 +45,10 @@ def environment(threads: int) -> dict[str, str]:
 def program(arguments: list[str], threads: int) -> tuple[float, str]:
     """Run a whole program of Python: seconds from start to exit, and its last line.
 
-    It gets a folder to write to, ``--out``, which is gone afterwards.
+    It gets a folder to write to, ``--out``, which is deleted afterwards.
 
     Raises:
-      Crashed: it failed; what it wrote to stderr was to be seen.
+      Crashed: it failed; what it wrote to stderr was shown.
     """
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, *arguments, "--out", out]

@@ -21,7 +21,7 @@ class Mismatch(RuntimeError):
 
 
 class Effort(NamedTuple):
-    """How often to measure: ``rounds`` turns, ``seconds`` a library and case in all.
+    """How often to measure: ``rounds`` turns, ``seconds`` for each library and case.
 
     ``warm``: the first call of a turn is not counted, however long it is.
     """

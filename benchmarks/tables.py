@@ -34,12 +34,12 @@ def heading(results: dict[str, Any]) -> list[str]:
             f"{others:.1%} of the cores, the host {steal:.1%}."
         )
         if others + steal > BUSY:
-            lines.append("The machine was not idle: these times say little.")
+            lines.append("The machine was not idle: do not rely on these times.")
     for peer, about in results["about"].items():
         lines += [f"{peer}: {' '.join(about.split())}"] if about else []
     if results["quick"]:
         lines.append(
-            "Quick: small sizes, which show that all runs and measure nothing."
+            "Quick: the sizes are small; this shows that everything runs, not how fast."
         )
     lines += [f"{peer}: not here, {why}" for peer, why in results["missing"].items()]
     return lines
@@ -59,7 +59,7 @@ def line(entry: dict[str, Any]) -> str:
 
 
 def failures(results: dict[str, Any]) -> list[str]:
-    """A line for each library and case that ought to have run and did not."""
+    """A line for each library and case that should have run and did not."""
     return [
         f"{peer} failed in {entry['name']}: {answer['failed']}"
         for entry in results["cases"]

@@ -1,9 +1,9 @@
-"""Which traversal is fastest here: the figures behind the default of each platform.
+"""Which traversal is fastest here: the figures for the default of each platform.
 
     python -m benchmarks.traversals [B,T,I,H …]
 
 prints milliseconds, forward / forward and backward, as a Markdown table. On a GPU it
-adds the options that are no default there, see ``docs/gpu.md``.
+adds the options that are not the default there, see ``docs/gpu.md``.
 """
 
 import statistics

@@ -91,7 +91,7 @@ def _first_call(made: Prepared, arrays: str) -> dict[str, Any]:
 
 
 def _time(call: Any, seconds: float, warm_up: bool) -> list[float]:
-    """The seconds of each call, for about so long and at least one call."""
+    """The seconds of each call: as many calls as fit into that time, at least one."""
     if warm_up:
         call()
     times = []

@@ -1,4 +1,4 @@
-"""Batches, lengths and sizes: what one writes around a cell every day."""
+"""Batches, lengths and sizes: the everyday functions around a cell."""
 
 from typing import Any
 
@@ -21,24 +21,24 @@ def unroll(
     reset: Array | Reset | None = None,
     key: Array | Keys | None = None,
 ) -> tuple[Carry, Any]:
-    """Run a cell over a batch of padded sequences; once known as ``dynamic_rnn``.
+    """Run a cell over a batch of padded sequences, as ``dynamic_rnn`` once did.
 
     Args:
       cell: any cell.
       params: its parameters, shared by the batch.
-      xs: ``(b, t, ...)``, the batch before the time. For time-major data write
+      xs: ``(b, t, ...)``, batch first, then time. For time-major data write
         ``jnp.swapaxes(xs, 0, 1)``, or ``jax.vmap(cell.unroll, in_axes=(None, 0, 1))``.
-      carry: the carry of every example, each leaf ``(b, ...)``; the initial one if
-        left out. Hand the returned carry in again to go on with the next chunk.
+      carry: the carry of every example, each leaf ``(b, ...)``; by default the initial
+        one. Pass the returned carry in again to go on with the next chunk.
       lengths: ``(b,)`` integers from 0 to t, the steps of each example that count.
         Padding gives zeros, holds the carry and may contain anything, NaN included.
         Under ``jit`` their values cannot be checked: more than t counts as t.
-      mask: ``(b, t)`` bool, steps that count, for gaps that lengths cannot say; both
-        together count where both do.
-      reset: ``(b, t)`` bool, steps before which an example starts afresh, or a
-        `Reset` whose leaves all have the batch in front.
-      key: a typed key, or `Keys`, for dropout and its kin; it is split, one for each
-        example.
+      mask: ``(b, t)`` bool, the steps that count, for gaps that lengths cannot express;
+        with both, a step counts only if both say so.
+      reset: ``(b, t)`` bool, the steps before which an example starts afresh, or a
+        `Reset` whose leaves all have a leading batch axis.
+      key: a typed key, or `Keys`, for dropout and the like; it is split into one for
+        each example.
 
     Returns:
       ``(carry, ys)``: the carry after each example's last valid step, leaves
@@ -103,8 +103,8 @@ def static_unroll(
 ) -> tuple[Carry, Any]:
     """Run one sequence in a Python loop over ``cell.step``, to see every step.
 
-    It equals ``cell.unroll`` without a key. Outside of ``jit`` prints and debuggers
-    show numbers; inside, the loop is written out and compile time grows with ``t``.
+    It equals ``cell.unroll`` without a key. Outside ``jit``, prints and debuggers show
+    numbers; inside, the loop is written out and compile time grows with ``t``.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.gru(3, 4)
@@ -127,7 +127,7 @@ def carry_spec(cell: Cell, dtype: Any = None) -> Carry:
 
     Args:
       cell: any cell.
-      dtype: that of floating params; what ``cell.init`` draws if left out.
+      dtype: the dtype of floating params; by default what ``cell.init`` draws.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> rnnjax.carry_spec(rnnjax.lstm(3, 5), jnp.bfloat16).h
@@ -140,9 +140,9 @@ def output_spec(cell: Cell, x: Any, dtype: Any = None) -> Any:
     """Shape and dtype of the output for one input ``x`` of one time step.
 
     Args:
-      cell: any cell, one without a ``step`` too.
+      cell: any cell, even one without a ``step``.
       x: an input, or a `jax.ShapeDtypeStruct` in its place.
-      dtype: that of floating params; what ``cell.init`` draws if left out.
+      dtype: the dtype of floating params; by default what ``cell.init`` draws.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.stack(rnnjax.lstm(3, 5), rnnjax.dense(5, 2))

@@ -14,16 +14,16 @@ import jax
 from jax import Array
 
 Params: TypeAlias = Any
-"""What training changes, a pytree of arrays; built-in cells use a NamedTuple."""
+"""What training changes: a pytree of arrays, in built-in cells a NamedTuple."""
 
 Carry: TypeAlias = Any
-"""What one time step hands to the next, a pytree of arrays."""
+"""What one time step hands to the next: a pytree of arrays."""
 
 _Arguments = ParamSpec("_Arguments")
 
 
 class Reset(NamedTuple):
-    """A reset to a carry of one's own, where plain flags mean the initial carry.
+    """A reset to a carry that you give; plain flags reset to the initial carry.
 
     ``where: (t,)`` bool says at which steps, ``carry`` what the carry becomes there
     before the input is consumed.
@@ -42,11 +42,11 @@ class Reset(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """Two keys for random cells, where one plain key stands for both.
+    """Two keys for cells that draw random numbers; one plain key serves as both.
 
-    ``sequence`` draws what stays for a whole sequence, ``step`` what is drawn afresh at
-    every step. A sequence cut into chunks keeps its own masks when each chunk gets the
-    same ``sequence``, and repeats no noise when each gets a ``step`` of its own.
+    ``sequence`` draws what is fixed for a whole sequence, ``step`` what is new at every
+    step. To run a sequence in chunks, give all of them the same ``sequence``, so that
+    its masks stay, and each a different ``step``, so that no noise repeats.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.stack(rnnjax.dropout(0.5, per="sequence"), rnnjax.dropout(0.5))
@@ -88,12 +88,11 @@ class StepFn(Protocol):
 class UnrollFn(Protocol):
     """One whole sequence, time on axis 0: ``(params, carry, xs) -> (carry, ys)``.
 
-    ``mask: (t,)`` bool: where false nothing happens, the carry holds, the output is
-    zero, and whatever the padding contains reaches no value and no gradient.
-    ``reset: (t,)`` bool, or a `Reset`: where true (and the mask is not false) the
-    carry becomes the initial carry *before* the input is consumed. ``key``: a typed
-    key, or `Keys`, for cells that draw random numbers; without one they are
-    deterministic.
+    ``mask: (t,)`` bool: where it is false nothing happens. The carry holds, the output
+    is zero, and nothing in the padding reaches a value or a gradient. ``reset: (t,)``
+    bool, or a `Reset`: where it is true (and the mask is not false) the carry becomes
+    the initial carry *before* the input is consumed. ``key``: a typed key, or `Keys`,
+    for cells that draw random numbers; without one they are deterministic.
     """
 
     def __call__(
@@ -141,8 +140,8 @@ class Spec:
     def build(self, **changed: Any) -> "Cell":
         """Call the constructor's own code again, with some arguments changed.
 
-        What comes back has no spec, or that of the cell inside: the stack that a
-        constructor of one's own returns, for example.
+        The result has no spec, or that of the cell inside: for example of the stack
+        that your own constructor returns.
 
         >>> import jax, rnnjax
         >>> wider = rnnjax.gru(4, 8).spec.build(hidden_size=16)
@@ -154,11 +153,11 @@ class Spec:
         return inspect.unwrap(self.constructor)(*call.args, **call.kwargs)
 
     def __getitem__(self, name: str) -> Any:
-        """The argument of that name."""
+        """The argument with that name."""
         return dict(self.arguments)[name]
 
     def __repr__(self) -> str:
-        """Read like the call itself, arguments left at their defaults left out."""
+        """The call itself, without the arguments that are at their defaults."""
         parts = []
         parameters = inspect.signature(self.constructor).parameters
         for name, value in self.arguments:
@@ -179,11 +178,11 @@ class Spec:
 class Cell:
     """A recurrent cell: four pure functions and a description of itself.
 
-    ``step`` is written for one example and one time step, ``unroll`` for one sequence;
-    batches are ``jax.vmap`` (or `rnnjax.unroll`, which does it). All arrays enter
-    through ``params``, ``carry`` and ``x``, so a cell is static: close over it or pass
-    it to ``jax.jit``. Cells with equal specs are equal, hence a rebuilt cell never
-    retraces; a cell without a spec is equal to itself only.
+    ``step`` takes one example at one time step and ``unroll`` one sequence; for batches
+    use ``jax.vmap``, or `rnnjax.unroll`, which does. All arrays enter through
+    ``params``, ``carry`` and ``x``, so a cell is static: close over it or pass it to
+    ``jax.jit``. Cells with equal specs are equal, so a rebuilt cell never retraces; a
+    cell without a spec equals only itself.
 
     Attributes:
       init: ``(key) -> params``.
@@ -235,9 +234,9 @@ class NoStepError(TypeError):
 def constructor(build: Callable[_Arguments, Cell]) -> Callable[_Arguments, Cell]:
     """Give the cells that a function builds a spec: the call that made them.
 
-    Decorate a function that returns a `Cell` with it, and its cells print readably,
-    compare equal when made with equal arguments, and can be rebuilt inside ``jax.jit``
-    without a second trace. Arguments must be hashable: numbers, functions, cells.
+    Decorate a function that returns a `Cell`, and its cells print readably, compare
+    equal when made with equal arguments, and can be rebuilt inside ``jax.jit`` without
+    a second trace. Arguments must be hashable: numbers, functions, cells.
 
     >>> import rnnjax
     >>> @rnnjax.constructor

@@ -1,6 +1,6 @@
-"""Initialisers that hold for each gate, where the gates share one matrix.
+"""Initialisers applied gate by gate, where the gates share one matrix.
 
-A cell draws its own parameters; to draw some of them otherwise, replace them:
+A cell draws its own parameters; to draw some of them differently, replace them:
 ``params._replace(w_hh=identity()(key, params.w_hh.shape))``.
 """
 
@@ -12,10 +12,10 @@ from rnnjax import checks
 
 
 def per_gate(initializer: Initializer, gates: int) -> Initializer:
-    """Draw each of ``gates`` blocks of the last axis on its own.
+    """Draw each of ``gates`` blocks of the last axis separately.
 
-    Drawn as one matrix, no block of an orthogonal ``(h, 4h)`` weight is orthogonal and
-    Glorot's variance counts outputs four times too many.
+    Drawn as one matrix, no block of an orthogonal ``(h, 4h)`` weight is orthogonal, and
+    Glorot's variance counts four times too many outputs.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> draw = rnnjax.initializers.per_gate(jax.nn.initializers.orthogonal(), 4)
@@ -46,7 +46,7 @@ def recurrent_weights(
     """``w_ih`` (Glorot uniform) and ``w_hh`` (orthogonal), each gate block by itself.
 
     ``recurrent_size`` is the number of rows of ``w_hh`` where the recurrence reads
-    something else than the hidden units, for example their projection.
+    something other than the hidden units, for example their projection.
 
     References: Glorot, Bengio 2010, Understanding the difficulty of training deep
     feedforward neural networks; Saxe, McClelland, Ganguli 2014, arXiv:1312.6120.
@@ -71,10 +71,10 @@ def chrono(longest: int, *, gates: int = 4) -> Initializer:
 
     For ``b: (4h,)`` of an LSTM, gates i f g o; with ``gates=3`` for that of a GRU,
     gates r z n, where :math:`b_z` is drawn like :math:`b_f`: our z keeps the state,
-    the paper's u = 1 - z replaces it. The other gates' biases are zero.
+    whereas the paper's u = 1 - z replaces it. The other gates' biases are zero.
 
     Raises:
-      ValueError: for ``longest`` below 3 or other gates than 3 and 4.
+      ValueError: for ``longest`` below 3, and for ``gates`` other than 3 and 4.
 
     Reference: Tallec, Ollivier 2018, Can recurrent neural networks warp time?,
     arXiv:1804.11188.
@@ -111,7 +111,7 @@ def chrono(longest: int, *, gates: int = 4) -> Initializer:
 
 
 def identity(scale: float = 1.0) -> Initializer:
-    """The identity times ``scale``: a memory from the start, with ReLU the IRNN.
+    """The identity times ``scale``: a memory from the start; with ReLU, the IRNN.
 
     Reference: Le, Jaitly, Hinton 2015, A simple way to initialize recurrent networks
     of rectified linear units, arXiv:1504.00941.
@@ -133,7 +133,7 @@ def identity(scale: float = 1.0) -> Initializer:
 
 
 def unitary() -> Initializer:
-    r"""A random unitary matrix, for a real cell of an even number of units.
+    r"""A random unitary matrix, for a real cell with an even number of units.
 
     .. math:: W = \begin{pmatrix} A & B \\ -B & A \end{pmatrix}, \quad
               A + iB \text{ unitary}

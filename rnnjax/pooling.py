@@ -1,7 +1,7 @@
 """One vector from a sequence, over the steps that count.
 
-A mask has the shape ``(..., t)``, any leading axes before the time. What it leaves out
-may hold anything, NaN included.
+A mask has the shape ``(..., t)``: any leading axes, then time. The steps that it leaves
+out may hold anything, NaN included.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from rnnjax.sequences import beside
 
 
 def last_valid(ys: Any, mask: Any) -> Any:
-    """The output of the last step that counts, zero where none does.
+    """The output of the last step that counts, zero if none does.
 
     Args:
       ys: ``(..., t, *)``, any pytree.
@@ -39,7 +39,7 @@ def last_valid(ys: Any, mask: Any) -> Any:
 
 
 def mean_pool(ys: Any, mask: Any) -> Array:
-    """The mean over the steps that count, zero where none does.
+    """The mean over the steps that count, zero if none does.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> mask = rnnjax.sequence_mask(jnp.array([2]), 3)

@@ -1,9 +1,9 @@
 """The traversals: how time is walked, in one place and not in the cells.
 
-Each takes a recurrence as two functions of one example, ``project(params, x) -> z``
-for what does not depend on the carry and ``step(params, carry, z) -> (carry, y)`` for
-what does. All agree in values and gradients; they differ in speed and memory alone. One
-lives in each module of ``rnnjax.traversals``.
+Each takes a recurrence as two functions of one example, ``project(params, x) -> z`` for
+what does not depend on the carry and ``step(params, carry, z) -> (carry, y)`` for what
+does. All agree in values and gradients; they differ only in speed and memory. Each has
+its own module in ``rnnjax.traversals``.
 """
 
 import jax
@@ -39,8 +39,8 @@ __all__ = [
 def default(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal for any step: `fused` on a CPU, `deferred` elsewhere.
 
-    Cells that have a kernel walk with it instead, see `rnnjax.kernels`. The figures
-    behind the choice stand in ``docs/design.md``.
+    Cells that have a kernel use it instead, see `rnnjax.kernels`. ``docs/design.md``
+    has the figures for this choice.
 
     >>> import rnnjax
     >>> rnnjax.lstm(3, 4) == rnnjax.lstm(3, 4, traversal=rnnjax.scan.default)

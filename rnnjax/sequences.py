@@ -1,4 +1,4 @@
-"""Helpers around sequences of many lengths: masks, padding, packing, lookup."""
+"""Helpers for sequences of many lengths: masks, padding, packing, lookup."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ def sequence_mask(lengths: Any, maxlen: int | None = None) -> Array:
 
     Args:
       lengths: integers of any shape.
-      maxlen: the number of steps; the largest length if left out, which ``jax.jit``
+      maxlen: the number of steps; by default the largest length, which ``jax.jit``
         cannot know.
 
     >>> import jax.numpy as jnp, rnnjax
@@ -43,9 +43,9 @@ def boolean_mask(values: Any, mask: Any, *, size: int | None = None) -> Array:
     Args:
       values: ``(*m, ...)``.
       mask: ``(*m)`` bool, the leading axes of ``values``.
-      size: how many entries come back, zeros filling up and what is over cut off. It is
-        needed under ``jax.jit``, where the number cannot depend on values; by default
-        there are as many as there are true flags.
+      size: how many entries to return: zeros fill up missing ones and surplus ones are
+        cut off. ``jax.jit`` needs it, as a shape cannot depend on values; by default
+        there are as many entries as true flags.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> mask = jnp.array([[True, False], [True, True]])
@@ -69,9 +69,9 @@ def boolean_mask(values: Any, mask: Any, *, size: int | None = None) -> Array:
 
 
 def reverse_sequence(xs: Any, lengths: Any) -> Any:
-    """Turn the first ``lengths[i]`` steps of each example; padding stays where it is.
+    """Reverse the first ``lengths[i]`` steps of each example; padding stays in place.
 
-    `bidirectional` needs no such thing, as padding holds the carry.
+    `bidirectional` does not need this, as padding holds the carry.
 
     Args:
       xs: ``(b, t, ...)``, any pytree.
@@ -95,7 +95,7 @@ def embedding_lookup(
     max_norm: float | None = None,
     partition: str = "mod",
 ) -> Array:
-    """Rows of a table, or of one that is split into parts.
+    """Look up rows of a table, or of one that is split into parts.
 
     The cell `embedding` does the same inside a stack. An id outside of the table gives
     NaN.
@@ -155,13 +155,13 @@ def embedding_lookup(
 def pad_sequences(
     sequences: Sequence[Any], length: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ragged to padded: ``(xs: (b, t, ...), lengths: (b,))`` with zeros behind.
+    """Pad ragged sequences at the end: ``(xs: (b, t, ...), lengths: (b,))``.
 
     It works on the host, in NumPy, where sequences of many lengths live.
 
     Args:
       sequences: arrays ``(t_i, ...)``.
-      length: t; that of the longest sequence if left out.
+      length: t; by default that of the longest sequence.
 
     >>> import rnnjax
     >>> xs, lengths = rnnjax.pad_sequences([[1, 2, 3], [4]])
@@ -185,7 +185,7 @@ def pad_sequences(
 
 
 def unpad_sequences(xs: Any, lengths: Any) -> list[np.ndarray]:
-    """Padded to ragged: the valid steps of each example, on the host.
+    """Undo `pad_sequences`: the valid steps of each example, on the host.
 
     >>> import numpy as np, rnnjax
     >>> rnnjax.unpad_sequences(np.array([[1, 2, 3], [4, 0, 0]]), np.array([3, 1]))
@@ -196,7 +196,7 @@ def unpad_sequences(xs: Any, lengths: Any) -> list[np.ndarray]:
 
 
 def pad_to_bucket(xs: Any, buckets: Sequence[int], *, axis: int = 1) -> Any:
-    """Zeros behind the time axis, up to the smallest bucket that holds it.
+    """Pad time with zeros, up to the smallest bucket that is long enough.
 
     ``jax.jit`` compiles once for each shape; with buckets it compiles at most
     ``len(buckets)`` times, however many lengths come. It works on the host.
@@ -224,7 +224,7 @@ def pad_to_bucket(xs: Any, buckets: Sequence[int], *, axis: int = 1) -> Any:
 class Packed(NamedTuple):
     """Sequences one after the other: ``xs: (n, ...)``, ``reset: (n,)``, ``mask: (n,)``.
 
-    ``reset`` is true at the first step of each, ``mask`` false behind the last.
+    ``reset`` is true at the first step of each, ``mask`` is false after the last.
     """
 
     xs: Any
@@ -233,13 +233,13 @@ class Packed(NamedTuple):
 
 
 def pack(xs: Any, lengths: Any, *, size: int | None = None) -> Packed:
-    """Padded to one long sequence with resets: no step is spent on padding.
+    """Join padded sequences into a long one, with resets in place of padding.
 
     Args:
       xs: ``(b, t, ...)``, any pytree.
       lengths: ``(b,)`` integers.
-      size: the steps of the result, at least the sum of all lengths, which is what they
-        are if it is left out. ``jax.jit`` needs it.
+      size: the steps of the result, at least the sum of all lengths, which is the
+        default. ``jax.jit`` needs it.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> lengths = jnp.array([2, 3])
@@ -268,7 +268,7 @@ def pack(xs: Any, lengths: Any, *, size: int | None = None) -> Packed:
 
 
 def unpack(ys: Any, lengths: Any, time: int) -> Any:
-    """One long sequence back to padded ``(b, time, ...)``, the inverse of `pack`.
+    """Undo `pack`: cut one long sequence into padded ones, ``(b, time, ...)``.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> rnnjax.unpack(jnp.array([1, 2, 3, 4, 5]), jnp.array([2, 3]), 3).tolist()
@@ -283,7 +283,7 @@ def unpack(ys: Any, lengths: Any, time: int) -> Any:
 
 
 def concatenate_carries(*carries: Carry) -> Carry:
-    """One carry from several of one form, features joined, for example (c, h) pairs.
+    """Join the features of several carries of equal form, for example (c, h) pairs.
 
     The final carries of a bidirectional encoder become the carry of a decoder of twice
     the size.
@@ -297,7 +297,7 @@ def concatenate_carries(*carries: Carry) -> Carry:
 
 
 def beside(flags: Array, like: Any) -> Array:
-    """Flags with axes of size one behind, to stand beside an array of more axes."""
+    """Flags with trailing axes of size one, to broadcast against more axes."""
     return flags.reshape(flags.shape + (1,) * (jnp.ndim(like) - flags.ndim))
 
 

@@ -2,7 +2,7 @@
 
 A batch of fixed size has a slot for each stream. The carry stays on the device, donated
 from call to call; which slots are in use is known on the host, where streams come and
-go. Everything is a function from a `Streams` to the next one.
+go. Every function takes a `Streams` and returns the next one.
 """
 
 import functools
@@ -33,7 +33,7 @@ class Streams(NamedTuple):
 
 
 def init(cell: Cell, params: Params, slots: int) -> Streams:
-    """Room for ``slots`` streams, none of them in use.
+    """Make room for ``slots`` streams, none of them in use yet.
 
     Args:
       cell: any cell with a ``step``; one that walks backwards needs the future.
@@ -56,10 +56,10 @@ def init(cell: Cell, params: Params, slots: int) -> Streams:
 
 
 def join(streams: Streams) -> tuple[Streams, int]:
-    """A new stream in a free slot: ``(streams, slot)``.
+    """Start a new stream in a free slot: ``(streams, slot)``.
 
     Raises:
-      ValueError: where all slots are in use.
+      ValueError: if all slots are in use.
 
     >>> import jax, rnnjax
     >>> cell = rnnjax.gru(3, 4)
@@ -83,7 +83,7 @@ def join(streams: Streams) -> tuple[Streams, int]:
 
 
 def leave(streams: Streams, slot: int) -> Streams:
-    """End a stream: its slot is free again, the others do not notice.
+    """End a stream and free its slot; the other streams go on.
 
     Raises:
       ValueError: for a slot that is not in use.
@@ -100,7 +100,7 @@ def leave(streams: Streams, slot: int) -> Streams:
 
 
 def reset(streams: Streams, slot: int) -> Streams:
-    """Let a stream start afresh at its next step.
+    """Make a stream start afresh at its next step.
 
     Raises:
       ValueError: for a slot that is not in use.
@@ -130,19 +130,19 @@ def advance(
     xs: Any,
     lengths: Any = None,
 ) -> tuple[Streams, Array]:
-    """One chunk of every stream: ``(streams, ys)``.
+    """Run one chunk of every stream: ``(streams, ys)``.
 
     There is one compiled program for each chunk length, whatever streams come and go.
-    The carry is donated: of ``streams`` only what is returned can be used again.
+    The carry is donated: afterwards only the returned ``streams`` can be used.
 
     Args:
       cell: the cell that ``streams`` was made for.
       params: its params.
-      streams: from `init` or the call before.
-      xs: ``(slots, chunk, ...)``, a chunk of one step or more. What stands in slots
-        that are not in use, or behind ``lengths``, does not matter.
-      lengths: ``(slots,)`` integers, how many steps of the chunk each stream has; 0
-        for those that are silent now. The whole chunk for all if left out.
+      streams: from `init` or the previous call.
+      xs: ``(slots, chunk, ...)``, a chunk of one step or more. What is in unused slots,
+        or after ``lengths``, does not matter.
+      lengths: ``(slots,)`` integers, how many steps of the chunk each stream has; 0 for
+        those that are silent now. By default each has the whole chunk.
 
     Returns:
       The next state, and ``ys: (slots, chunk, ...)`` on the device, zero where nothing
@@ -191,14 +191,14 @@ def feed(
     *,
     chunk: int,
 ) -> tuple[Streams, dict[int, np.ndarray]]:
-    """What has arrived for some streams, however much of each: ``(streams, outputs)``.
+    """Run what has arrived for some streams, any amount each: ``(streams, outputs)``.
 
     It is cut into chunks for `advance`; streams without samples wait.
 
     Args:
       cell: the cell that ``streams`` was made for.
       params: its params.
-      streams: from `init` or the call before.
+      streams: from `init` or the previous call.
       samples: for each slot an array ``(steps, ...)`` of at least one step.
       chunk: steps for each call.
 
@@ -273,7 +273,7 @@ def _chunk(xs: Any, slots: int) -> int:
 
 
 def _lengths(streams: Streams, lengths: Any, chunk: int) -> np.ndarray:
-    """Checked by NumPy: a question to the device takes longer than the step itself."""
+    """Checked by NumPy: asking the device takes longer than the step itself."""
     given = np.asarray(lengths)
     slots = len(streams.active)
     integers = given.shape == (slots,) and given.dtype.kind in "iu"

@@ -1,4 +1,4 @@
-"""No library: `jax.lax.scan` and the equations, as one would write them."""
+"""No library: `jax.lax.scan` and the equations, as you would write them."""
 
 import functools
 

@@ -63,7 +63,7 @@ def _network(case: Case, layers: list[Layer]) -> Any:
 
 
 def _recurrent_bias(layer: Layer) -> np.ndarray:
-    """The second bias: nothing but the GRU's, which stands inside the reset gate."""
+    """The second bias: zero except for the GRU's, which the reset gate multiplies."""
     bias = np.zeros_like(layer.b)
     if layer.b_hn is not None:
         bias[-layer.b_hn.size :] = layer.b_hn

@@ -1,4 +1,4 @@
-"""The LSTM and the GRU over images: convolutions where the others have products."""
+"""The LSTM and the GRU over images, with convolutions in place of products."""
 
 import math
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def conv_lstm(
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
-    r"""LSTM over 1, 2 or 3 spatial dimensions, its products convolutions.
+    r"""LSTM over 1, 2 or 3 spatial dimensions, with convolutions for products.
 
     .. math::
 
@@ -48,17 +48,17 @@ def conv_lstm(
 
     The carry is ``LSTMCarry(c, h)``, both ``(*space, h)`` and zero at first; the output
     is ``h``. ``strides`` and ``padding`` are those of the input's convolution and
-    decide how large ``space`` is; the recurrent one keeps it, with stride 1 and zeros
-    around. So it is in Keras; TensorFlow 1's ``ConvLSTMCell`` has ``"SAME"`` only and
-    adds the forget bias at every call. The paper's peepholes, a weight at each place,
-    are left out, as they are there.
+    decide how large ``space`` is; the recurrent one keeps it, with stride 1 and zero
+    padding. Keras does the same; TensorFlow 1's ``ConvLSTMCell`` has only ``"SAME"``
+    and adds the forget bias at every call. Like both of them, this cell leaves out the
+    paper's peepholes, which have a weight at each place.
 
     Args:
       input_shape: of one input, channels last: ``(w, i)``, ``(h, w, i)`` or
         ``(d, h, w, i)``.
       features: channels of ``c`` and ``h``.
       kernel_size: of both kernels, one number or one for each spatial dimension.
-      strides: of the input's convolution, likewise.
+      strides: of the input's convolution, in the same form.
       padding: ``"SAME"`` or ``"VALID"``, of the input's convolution.
       forget_bias: what the forget gate's part of ``b`` starts at.
       traversal: how time is walked, see `rnnjax.scan`.
@@ -124,7 +124,7 @@ def conv_gru(
     padding: str = "SAME",
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
-    r"""GRU over 1, 2 or 3 spatial dimensions, the reset before the convolution.
+    r"""GRU over 1, 2 or 3 spatial dimensions, with the reset before the convolution.
 
     .. math::
 
@@ -141,7 +141,7 @@ def conv_gru(
       input_shape: of one input, channels last, with 1 to 3 spatial dimensions.
       features: channels of ``h``.
       kernel_size: of both kernels, one number or one for each spatial dimension.
-      strides: of the input's convolution, likewise.
+      strides: of the input's convolution, in the same form.
       padding: ``"SAME"`` or ``"VALID"``, of the input's convolution.
       traversal: how time is walked, see `rnnjax.scan`.
 
@@ -205,7 +205,7 @@ def _weights(key, kernel, inputs, features, gates):
 
 
 def _geometry(input_shape, kernel_size, strides, padding):
-    """The kernel's and the strides' sizes and the space of the carry."""
+    """The sizes of the kernel and the strides, and the space of the carry."""
     if not isinstance(input_shape, tuple) or len(input_shape) not in (2, 3, 4):
         raise ValueError(
             f"input_shape is {input_shape!r}; expected a tuple of 1 to 3 spatial "

@@ -1,4 +1,4 @@
-"""Long short-term memory with everything that was added to it over the years."""
+"""Long short-term memory with all that was added to it over the years."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -70,23 +70,23 @@ def full_lstm(
         o &= \sigma(o + p_o \odot c_t) \\
         h_t &= clip((o \odot \tanh(c_t)) W_{proj})
 
-    Any of them may be combined; with none it is `lstm`. The carry is
+    Combine them as you like; with none of them it is `lstm`. The carry is
     ``LSTMCarry(c, h)`` with ``c: (h,)`` and ``h: (p,)``, zero at first; the output is
     ``h``.
 
     Layer normalisation has two forms. ``"gates"``: each gate's
     :math:`LN(x_t W_{ih} + h_{t-1} W_{hh})` by itself, and :math:`LN` of the new c
-    before it is clipped and carried, as TensorFlow 1's ``LayerNormBasicLSTMCell``
-    (``epsilon=1e-12``). ``"products"``: :math:`LN(x_t W_{ih}) + LN(h_{t-1} W_{hh})`
-    over all gates at once, and :math:`\tanh(LN(c_t))` on the way out, c itself carried
-    as it is, as the paper. Each LN has a gain, and b stands behind it.
+    before it is clipped and carried, as in TensorFlow 1's ``LayerNormBasicLSTMCell``
+    (``epsilon=1e-12``). ``"products"``: :math:`LN(x_t W_{ih}) + LN(h_{t-1} W_{hh})` over all gates at once,
+    and :math:`\tanh(LN(c_t))` on the way out, with c itself carried as it is, as in the
+    paper. Each LN has a gain, and b is added after it.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``c: (h,)``.
       peepholes: let i and f see the old memory and o the new, clipped one. The weights
         start at zero.
-      coupled: take ``1 - f`` for the input gate, which has then no weights.
+      coupled: take ``1 - f`` for the input gate, which then has no weights.
       projection_size: p, the size of ``h``; ``None`` for no projection and p = h.
       cell_clip: the largest magnitude of ``c``.
       projection_clip: the largest magnitude of the projected ``h``; it needs a
@@ -101,7 +101,7 @@ def full_lstm(
 
     Raises:
       ValueError: for sizes and clips that are not positive, a ``projection_clip``
-        without a projection, a ``layer_norm`` of another name.
+        without a projection, an unknown ``layer_norm``.
 
     References: peepholes: Gers, Schraudolph, Schmidhuber 2002, Learning precise timing
     with LSTM recurrent networks; projection: Sak, Senior, Beaufays 2014,
@@ -169,7 +169,7 @@ def full_lstm(
     def project(params, x):
         z = x @ params.w_ih
         if layer_norm == "gates":
-            return z  # normalised with the recurrent product, bias behind it
+            return z  # normalised with the recurrent product, bias after it
         if layer_norm == "products":
             z = params.norm.gain_ih * normalize(z, epsilon=epsilon)
         return z + params.b

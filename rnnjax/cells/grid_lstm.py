@@ -49,12 +49,12 @@ def grid_lstm(
         LSTM(c, (i, f, g, o)) &= (c_+, \sigma(o) \odot \tanh(c_+)), \quad
             c_+ = \sigma(f) \odot c + \sigma(i) \odot \tanh(g)
 
-    A block of the grid sees the states of both dimensions and updates both, each by
-    weights of its own; the memory c' that runs up through the layers is to depth what c
-    is to time. The carry is ``LSTMCarry(c, h)``, both ``(l, h)`` and zero at first; the
+    A block of the grid sees the states of both dimensions and updates both, each with
+    its own weights; the memory c' that runs up through the layers is to depth what c is
+    to time. The carry is ``LSTMCarry(c, h)``, both ``(l, h)`` and zero at first; the
     output is ``y: (h,)``. This is the paper's grid, TensorFlow 1's
-    ``grid_rnn.Grid2LSTMCell``; its ``rnn.GridLSTMCell`` has frequency for the other
-    dimension.
+    ``grid_rnn.Grid2LSTMCell``; the other dimension of its ``rnn.GridLSTMCell`` is
+    frequency.
 
     Args:
       input_size: features of one input, ``x: (i,)``.

@@ -40,9 +40,9 @@ def glstm(
         h_t &= \sigma(o) \odot \tanh(c_t)
 
     The carry is ``LSTMCarry(c, h)``, both ``(h,)`` and zero at first, group after
-    group; the output is ``h``. It has an n-th of the weights and of the work. Layers
-    between (`dense`) mix the groups. TensorFlow 1's ``GLSTMCell`` can project each
-    group, which is left out.
+    group; the output is ``h``. It has an n-th of the weights and of the work. Put
+    `dense` between layers to mix the groups. TensorFlow 1's ``GLSTMCell`` can project
+    each group, which is left out.
 
     Args:
       input_size: features of one input, ``x: (i,)``, a multiple of ``groups``.
@@ -53,7 +53,7 @@ def glstm(
       traversal: how time is walked, see `rnnjax.scan`.
 
     Raises:
-      ValueError: for sizes that are no multiples of ``groups``.
+      ValueError: for sizes that are not multiples of ``groups``.
 
     Reference: Kuchaiev, Ginsburg 2017, Factorization tricks for LSTM networks,
     arXiv:1703.10722.

@@ -46,7 +46,7 @@ def indrnn(
     activation: Callable[[Array], Array] = jax.nn.relu,
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
-    r"""Independently recurrent network: each unit reads its own past alone.
+    r"""Independently recurrent network: each unit reads only its own past.
 
     .. math:: h_t = relu(x_t W_{ih} + u \odot h_{t-1} + b)
 
@@ -165,9 +165,10 @@ def indy_gru(
         n &= \tanh(x_t W_{in} + u_n \odot r \odot h_{t-1} + b_n) \\
         h_t &= (1 - z) \odot n + z \odot h_{t-1}
 
-    The carry is ``h: (h,)``, zero at first, and the output is ``h`` too. A reset before
-    or after a vector is the same. TensorFlow 1's ``IndyGRUCell`` starts the gates'
-    biases at 1, ours at 0; ``u: (3, h)`` starts uniform in [-1, 1].
+    The carry is ``h: (h,)``, zero at first, and the output is ``h`` too. Resetting
+    before or after the product with a vector is the same. TensorFlow 1's
+    ``IndyGRUCell`` starts the gates' biases at 1, ours at 0; ``u: (3, h)`` starts
+    uniform in [-1, 1].
 
     Args:
       input_size: features of one input, ``x: (i,)``.

@@ -1,4 +1,4 @@
-"""Layer normalisation, and the cells of the paper that are nothing without it."""
+"""Layer normalisation, and the cells that its paper builds on it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,7 +19,7 @@ def normalize(x: Array, *, epsilon: float = 1e-5) -> Array:
 
     .. math:: LN(x) = (x - \bar x) / \sqrt{\mathrm{var}(x) + \epsilon}
 
-    The gain and the bias of the paper are the caller's. TensorFlow 1 has
+    The gain and the bias of the paper are left to the caller. TensorFlow 1 has
     :math:`\epsilon = 10^{-12}`, Keras :math:`10^{-3}`.
 
     >>> import jax.numpy as jnp, rnnjax
@@ -49,7 +49,7 @@ def layer_norm_elman(
     epsilon: float = 1e-5,
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
-    r"""The simple recurrent network, its sum normalised.
+    r"""The simple recurrent network with its sum normalised.
 
     .. math:: h_t = \tanh(gain \odot LN(x_t W_{ih} + h_{t-1} W_{hh}) + b)
 
@@ -118,7 +118,7 @@ def layer_norm_gru(
     epsilon: float = 1e-5,
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
-    r"""Gated recurrent unit, its products normalised; the reset after the product.
+    r"""Gated recurrent unit with its products normalised, and the reset after them.
 
     .. math::
 

@@ -99,7 +99,7 @@ def dale_rnn(
     activation: Callable[[Array], Array] = jax.nn.relu,
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
-    r"""Leaky units that excite or inhibit, each all of its targets (Dale's principle).
+    r"""Leaky units, each exciting or inhibiting all of its targets (Dale's principle).
 
     .. math::
 
@@ -108,12 +108,12 @@ def dale_rnn(
             + \sqrt{2 dt} \, noise \, \xi_t \\
         r_t &= relu(v_t), \quad s = (1, \dots, 1, -1, \dots, -1)
 
-    Otherwise as `leaky_rnn`. The first ``excitatory`` share of the units has s = 1. The
-    diagonal counts as zero: no unit drives itself. ``w_hh`` starts as a draw from a
-    Gamma distribution (shape 2), scaled so that excitation and inhibition of each unit
-    balance and the spectral radius is about 1.5, as in the paper. The paper rectifies
-    the weights where ours takes their magnitude, so that none that crosses zero stays
-    there for good.
+    The rest is as in `leaky_rnn`. The first ``excitatory`` share of the units has
+    s = 1. The diagonal counts as zero: no unit drives itself. ``w_hh`` starts as a draw
+    from a Gamma distribution (shape 2), scaled so that excitation and inhibition of
+    each unit balance and the spectral radius is about 1.5, as in the paper. The paper
+    rectifies the weights; here their magnitude is taken instead, so that a weight that
+    crosses zero is not stuck there.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
@@ -193,7 +193,7 @@ def low_rank_rnn(
     activation: Callable[[Array], Array] = jnp.tanh,
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
-    r"""Leaky units whose recurrence has a low rank: a few latent variables drive all.
+    r"""Leaky units whose recurrence has a low rank: a few latent variables drive them.
 
     .. math::
 
@@ -201,8 +201,8 @@ def low_rank_rnn(
             + \sqrt{2 dt} \, noise \, \xi_t \\
         r_t &= \tanh(v_t)
 
-    Otherwise as `leaky_rnn`. Without input the potential falls into the span of the
-    columns of m. Both m and n start as standard normal draws.
+    The rest is as in `leaky_rnn`. Without input the potential falls into the span of
+    the columns of m. Both m and n start as standard normal draws.
 
     Args:
       input_size: features of one input, ``x: (i,)``.

@@ -48,11 +48,11 @@ def cfc(
         h_t &= (1 - s) \odot \tanh(f) + s \odot \tanh(g)
 
     The input is a pair ``(x, elapsed)`` with ``x: (i,)`` and ``elapsed: ()`` the time
-    since the input before; a sequence is ``(xs, elapsed)`` with ``elapsed: (t,)``,
-    ones if it was sampled regularly. The carry is ``h: (h,)``, zero at first, and the
-    output is ``h`` too. This is the ``"default"`` mode of the authors' package ncps,
-    with further layers of :math:`\varphi` between m and the outputs as there; its
-    sigmoid has :math:`a \, elapsed + b`, the paper's :math:`-a \, elapsed`.
+    since the input before; a sequence is ``(xs, elapsed)`` with ``elapsed: (t,)``, ones
+    if it was sampled regularly. The carry is ``h: (h,)``, zero at first, and the output
+    is ``h`` too. This is the ``"default"`` mode of the authors' package ncps, with
+    further layers of :math:`\varphi` between m and the outputs as there. Its sigmoid
+    has :math:`a \, elapsed + b`, the paper's :math:`-a \, elapsed`.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
@@ -175,7 +175,7 @@ def ltc(
     where j runs over the inputs (u = scale_in x + b_in) and the units (u = v): w, m, s,
     e are weight, middle, slope and reversal of a synapse, G, E, C leak, leak_reversal
     and capacitance of a unit; w, G and C enter through a softplus. The second line, the
-    paper's fused solver, is done ``solver_steps`` times for each input and keeps v
+    paper's fused solver, is applied ``solver_steps`` times for each input and keeps v
     between the reversal potentials.
 
     The input is a pair ``(x, elapsed)``, as in `cfc`. The carry is ``v: (h,)``, zero at
@@ -186,7 +186,7 @@ def ltc(
     Args:
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``v: (h,)``.
-      solver_steps: of the solver, for each input.
+      solver_steps: how many steps the solver takes for each input.
       traversal: how time is walked, see `rnnjax.scan`.
 
     Reference: Hasani, Lechner, Amini, Rus, Grosu 2021, Liquid time-constant networks,

@@ -45,8 +45,8 @@ def mgu(
         n &= \tanh(x_t W_{in} + b_n + f \odot (h_{t-1} W_{hn} + b_{hn})), \quad
             h_t = (1 - f) \odot n + f \odot h_{t-1} \quad \text{reset after}
 
-    With ``reset_after=True`` it is Flax's, the GRU whose r and z are one: f then keeps
-    the state, where in the paper it replaces it.
+    With ``reset_after=True`` it is Flax's: a GRU whose r and z are one gate. There f
+    keeps the state, whereas in the paper it replaces it.
 
     The carry is ``h: (h,)``, zero at first, and the output is ``h`` too.
 

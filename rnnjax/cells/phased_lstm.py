@@ -58,10 +58,10 @@ def phased_lstm(
         h_t &= k \odot \tilde h + (1 - k) \odot h_{t-1}
 
     The input is a pair ``(x, time)`` with ``x: (i,)`` and ``time: ()`` the time at
-    which it was sampled, counted from wherever one likes; a sequence is ``(xs, times)``
-    with ``times: (t,)``. Times are taken in their own dtype, as bfloat16 could not tell
-    1000 from 1001. The carry is ``LSTMCarry(c, h)``, both ``(h,)`` and zero at first;
-    the output is ``h``.
+    which it was sampled, counted from any origin; a sequence is ``(xs, times)`` with
+    ``times: (t,)``. Times are taken in their own dtype, as bfloat16 could not tell 1000
+    from 1001. The carry is ``LSTMCarry(c, h)``, both ``(h,)`` and zero at first; the
+    output is ``h``.
 
     The period :math:`\tau` starts log-uniform between 1 and ``longest_period``, the
     shift s uniform within it. TensorFlow 1's ``PhasedLSTMCell`` takes ``(time, x)``,

@@ -1,4 +1,4 @@
-"""Cells of one update gate: UGRNN, and the intersection RNN that gates depth too."""
+"""Cells with an update gate: UGRNN, and the intersection RNN that gates depth too."""
 
 from collections.abc import Callable
 from typing import NamedTuple

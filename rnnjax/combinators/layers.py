@@ -48,14 +48,14 @@ def stack(*cells: Cell) -> Cell:
 
 @constructor
 def skip_stack(*cells: Cell) -> Cell:
-    r"""A stack in which each cell sees the input and the output sees each cell.
+    r"""A stack in which every cell also reads the input, and all outputs are joined.
 
     .. math::
 
         y^1_t = cell_1(x_t), \quad y^l_t = cell_l([x_t; y^{l-1}_t]), \quad
         y_t = [y^1_t; \dots; y^L_t]
 
-    Each cell but the first takes as many more features as the one before it puts out.
+    Each cell after the first takes the features of the input and of the cell before.
     Params and carry are those of `stack`. It is Haiku's
     ``deep_rnn_with_skip_connections``.
 
@@ -97,10 +97,11 @@ def _concatenate(*outputs: Array) -> Array:
 
 @constructor
 def parallel(*cells: Cell, merge: Callable[..., Any] = _concatenate) -> Cell:
-    """Cells side by side: each gets the input, their outputs are merged.
+    """Cells side by side: each gets the input, and their outputs are merged.
 
     Params and carry are tuples with an entry for each cell. ``merge(*outputs)`` takes
-    the outputs of one time step or of a whole sequence; it concatenates features.
+    the outputs of one time step or of a whole sequence; by default it concatenates
+    features.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.parallel(rnnjax.lstm(3, 4), rnnjax.gru(3, 2))
@@ -125,7 +126,7 @@ def parallel(*cells: Cell, merge: Callable[..., Any] = _concatenate) -> Cell:
 
 @constructor
 def reverse(cell: Cell) -> Cell:
-    """Walk time backwards; the outputs stand in the order of the inputs.
+    """Walk time backwards; the outputs are in the order of the inputs.
 
     Padding holds the carry, so sequences of all lengths start at their own last step.
     Resets mark the same segments as forwards. There is no ``step``: it would need the
@@ -160,7 +161,7 @@ def bidirectional(
 
     It is ``parallel(forward, reverse(backward))``; without ``backward`` a second
     ``forward`` with its own params runs backwards. Params and carry are pairs. For one
-    vector a sequence take the final carries, not ``ys[-1]``: there the backward cell
+    vector per sequence take the final carries, not ``ys[-1]``: there the backward cell
     has seen one step only.
 
     Reference: Schuster, Paliwal 1997, Bidirectional recurrent neural networks,

@@ -18,10 +18,10 @@ def time_distributed(
     *,
     input_shape: tuple[int, ...] | None = None,
 ) -> Cell:
-    """The same function with params at every step, all steps at once by `jax.vmap`.
+    """Apply a function with params to every step, all steps at once by `jax.vmap`.
 
-    It is how any network, for example a convolutional one on the frames of a video,
-    becomes a cell of a stack. The carry is empty.
+    This makes a cell of any network, for example of a convolutional one that reads the
+    frames of a video. The carry is empty.
 
     Args:
       init: ``(key) -> params``.
@@ -106,7 +106,7 @@ def embedding(vocabulary_size: int, embedding_size: int) -> Cell:
     """Look up a row of a table for each token: ``y = table[x]``, ``x`` an integer.
 
     The params are the table, ``(vocabulary_size, embedding_size)``. An id outside of it
-    gives NaN, which is seen, where clamping would give the wrong row, which is not.
+    gives NaN, which you will notice; a clamped id would give a wrong row, unnoticed.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.stack(rnnjax.embedding(50, 8), rnnjax.lstm(8, 16))

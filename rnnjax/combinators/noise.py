@@ -1,9 +1,9 @@
-"""Random numbers in a recurrence: dropout, zoneout, DropConnect, by key alone.
+"""Noise in a recurrence, turned on by a key: dropout, zoneout, DropConnect.
 
 Without a key all of them are deterministic: there is no training flag. What is drawn
-for a whole sequence comes from the key outside of the loop, and each example of
-`rnnjax.unroll` has a key, and so masks, of its own. Segments packed into one sequence
-by resets share its masks.
+for a whole sequence is drawn outside the loop, and each example of `rnnjax.unroll` has
+its own key and so its own masks. Segments packed into one sequence by resets share its
+masks.
 """
 
 import functools
@@ -22,16 +22,16 @@ from rnnjax.signals import as_keys
 
 @constructor
 def dropout(rate: float, *, per: str = "step") -> Cell:
-    """Set a share of the features to zero and scale up the others, with a key only.
+    """Given a key, set a share of the features to zero and scale up the others.
 
-    A cell of a `stack`, without params and with an empty carry. Without a key, in
+    It goes into a `stack`, without params and with an empty carry. Without a key, so in
     ``step`` and at evaluation, it is the identity.
 
     Args:
       rate: the share that is dropped, in [0, 1). TensorFlow's ``keep_prob`` is one
         minus it.
       per: ``"step"`` draws a mask for every step, ``"sequence"`` one for all of them
-        (variational dropout). To keep it over chunks hand in `rnnjax.Keys`.
+        (variational dropout). To keep it over chunks pass `rnnjax.Keys`.
 
     Reference: Srivastava et al. 2014, Dropout; between layers of recurrent networks:
     Zaremba, Sutskever, Vinyals 2014, arXiv:1409.2329; one mask per sequence: Gal,
@@ -63,7 +63,7 @@ def with_dropout(
     outputs: float = 0.0,
     per: str = "step",
 ) -> Cell:
-    r"""Dropout around a cell, whose params and carry stay its own.
+    r"""Add dropout around a cell; its params and carry stay as they are.
 
     .. math::
 
@@ -86,7 +86,7 @@ def with_dropout(
 
     Raises:
       ValueError, TypeError: for a rate outside of [0, 1), rates that do not fit the
-        carry, and inputs that are no numbers to scale.
+        carry, and inputs that are not floating.
 
     Reference: Gal, Ghahramani 2016, arXiv:1512.05287; every step: Semeniuta, Severyn,
     Barth 2016, arXiv:1603.05118.
@@ -140,7 +140,7 @@ def with_dropout(
 
 @constructor
 def zoneout(cell: Cell, rate: Any) -> Cell:
-    r"""Keep a share of the state's entries as they were at each step.
+    r"""At each step, keep a share of the state's entries as they were.
 
     .. math:: carry_t = m_t \odot carry_{t-1} + (1 - m_t) \odot cell(carry_{t-1}, x_t)
 
@@ -152,7 +152,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
       cell: the cell; it draws no random numbers of its own.
       rate: a number in [0, 1] for all of the carry, or a tuple with one for each leaf,
         for example ``(0.5, 0.05)`` for the ``(c, h)`` of an LSTM. Leaves that are not
-        floating step on as ever.
+        floating change as usual.
 
     Raises:
       ValueError, TypeError: for rates outside of [0, 1] or that do not fit the carry,
@@ -237,10 +237,10 @@ def drop_connect(
     Args:
       cell: the cell. Its own random numbers are drawn too.
       rate: the share of the weights that is dropped, in [0, 1).
-      names: the fields of the params that are dropped, in all layers of a stack.
+      names: the fields of the params that are dropped, in every layer of a stack.
 
     Raises:
-      ValueError: where no params have such a name.
+      ValueError: if no params have such a name.
 
     Reference: Wan et al. 2013, Regularization of neural networks using DropConnect;
     on recurrent weights: Merity, Keskar, Socher 2018, arXiv:1708.02182.
@@ -291,7 +291,7 @@ def _split_tree(key: Array, tree: Any) -> Any:
 
 
 def _drop(key: Array | Keys, rates: Any, per: str, xs: Any) -> Any:
-    """Scale or zero the entries of ``xs: (t, ...)``, by one rate or one for a leaf."""
+    """Scale or zero the entries of ``xs: (t, ...)``, with one rate or one per leaf."""
     keys = as_keys(key)
     if isinstance(rates, int | float):
         rates = _rates("rate", rates, xs)
@@ -310,7 +310,7 @@ def _scaled(key: Array, rate: float, a: Any, shape: tuple[int, ...]) -> Any:
     if not _floating(a):
         raise TypeError(
             f"dropout got an array of {jnp.result_type(a)}; expected a floating dtype. "
-            "Put it behind rnnjax.embedding, where tokens have become features."
+            "Put it after rnnjax.embedding, where tokens have become features."
         )
     return jnp.where(jax.random.bernoulli(key, 1 - rate, shape), a / (1 - rate), 0)
 

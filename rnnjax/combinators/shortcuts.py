@@ -12,7 +12,7 @@ from rnnjax.cell import Cell, Params, constructor
 
 @constructor
 def residual(cell: Cell) -> Cell:
-    """Add the input to the output: ``y + x``, both of one shape.
+    """Add the input to the output: ``y + x``, of equal shapes.
 
     Reference: He et al. 2016, Deep residual learning, arXiv:1512.03385.
 
@@ -48,8 +48,8 @@ def residual(cell: Cell) -> Cell:
 class HighwayParams(NamedTuple):
     """``cell``: the cell's; ``w: (i, o)``, ``b: (o,)`` of the gate.
 
-    ``w_skip: (i, o)`` brings inputs to the size of outputs; ``None`` where both are
-    equal.
+    ``w_skip: (i, o)`` brings inputs to the size of outputs; it is ``None`` where the
+    sizes are equal.
     """
 
     cell: Params
@@ -80,7 +80,7 @@ def highway(
     Args:
       cell: the cell.
       input_size: features of one input.
-      output_size: features of one output; ``input_size`` if left out.
+      output_size: features of one output; by default ``input_size``.
       carry_bias: what ``b`` starts at; above zero it favours the input, as in
         TensorFlow's ``HighwayWrapper``, which also couples the two gates.
 

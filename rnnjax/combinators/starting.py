@@ -59,16 +59,16 @@ class InitialCarryParams(NamedTuple):
 def with_initial_carry(
     cell: Cell, init: InitFn, start: Callable[[Params], Carry]
 ) -> Cell:
-    """Sequences, and resets, start with a carry of one's own making.
+    """Start sequences, and restart them at resets, with a carry that you make.
 
-    `learned_carry` is the case in which that carry is itself the parameter. A carry
-    that differs between examples, for example one made from a context vector, is data:
-    hand it in as ``carry=``, as below.
+    In `learned_carry` that carry is itself the parameter. A carry that differs between
+    examples, for example one made from a context vector, is data: pass it as
+    ``carry=``, as below.
 
     Args:
       cell: the cell.
-      init: ``(key) -> start_params``, params that are trained; ``lambda key: ()`` for a
-        given carry.
+      init: ``(key) -> start_params``, params to train; ``lambda key: ()`` for a fixed
+        carry.
       start: ``(start_params) -> carry``, of the structure and shapes of the cell's own;
         it is cast to its dtypes.
 

@@ -31,7 +31,7 @@ def walk(
 
     ``advance(step, params, carry, x)`` is one step of the wrapper with the ``step`` of
     the cell in it. Where the cell draws random numbers its ``step`` is an ``unroll``
-    over a single step, for that alone takes a key.
+    over a single step, as only ``unroll`` takes a key.
     """
 
     def keyed(params, carry, x):

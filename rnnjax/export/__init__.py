@@ -1,7 +1,7 @@
 """Programs that run without this library: StableHLO by `jax.export`, and ONNX graphs.
 
-Batch and time stay open in both, and both take a carry and lengths and return the next
-carry, so a sequence may come in chunks and a batch may be ragged.
+Both leave batch and time open. Both take a carry and lengths and return the next carry,
+so a sequence may come in chunks and a batch may be ragged.
 """
 
 from rnnjax.export.onnx import to_onnx

@@ -1,4 +1,4 @@
-"""An ONNX graph while it is being written, time in front of the batch."""
+"""An ONNX graph while it is being written, with time before the batch."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -38,7 +38,7 @@ class Graph(NamedTuple):
         return name
 
     def name(self, stem: str) -> str:
-        """One that nothing else has."""
+        """A name that nothing else has."""
         self.used.append(stem)
         return f"{stem}_{len(self.used)}"
 
@@ -54,7 +54,7 @@ def counted_steps(graph: Graph, xs: str) -> str:
 
 
 def over_features(graph: Graph, counted: str, features: int) -> str:
-    """The same with an axis of size 1 for each axis of one step's value."""
+    """``counted`` with an axis of size 1 for each axis of one step's value."""
     if not features:
         return counted
     axes = graph.constant(np.arange(2, 2 + features))

@@ -1,4 +1,4 @@
-"""Which nodes of ONNX each cell becomes."""
+"""Which ONNX nodes each cell becomes."""
 
 import functools
 from collections.abc import Callable, Sequence

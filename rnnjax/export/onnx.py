@@ -1,4 +1,4 @@
-"""A model as an ONNX graph, its layers as ``LSTM``, ``GRU`` and ``RNN`` nodes."""
+"""A model as an ONNX graph, with its layers as ``LSTM``, ``GRU`` and ``RNN`` nodes."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _OPSET = 17
 
 
 def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
-    """An ONNX model of a cell, any batch and any number of steps, for any runtime.
+    """An ONNX model of a cell, for any batch, any number of steps and any runtime.
 
     Layers become the nodes ``LSTM``, ``GRU`` and ``RNN`` that runtimes have kernels
     for. The inputs and outputs have names:
@@ -29,9 +29,9 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
 
     Converted are `lstm`, `gru` (either reset), `elman`, `full_lstm` with peepholes,
     `stack`, `parallel`, `bidirectional`, `reverse`, `residual`, `learned_carry`,
-    `dense`, `embedding` and `pointwise` with an activation of `jax.nn`, and as they are
-    without a key `dropout`, `with_dropout` and `drop_connect`. An id outside of an
-    embedding's table, NaN here, is an error of the runtime.
+    `dense`, `embedding` and `pointwise` with an activation of `jax.nn`; also `dropout`,
+    `with_dropout` and `drop_connect`, as they run without a key. An id outside of an
+    embedding's table gives NaN here and an error in the runtime.
 
     Args:
       cell: the model.
@@ -75,7 +75,7 @@ def to_onnx(cell: Cell, params: Params, x: Any) -> Any:
         tensor("xs", entry, ["batch", "time", *shape]),
         tensor("lengths", onnx.TensorProto.INT32, ["batch"]),
     ]
-    # Within the graph time is in front, the layout that runtimes implement.
+    # Within the graph time comes first, the layout that runtimes implement.
     axes = list(range(2, 2 + len(shape)))
     xs = graph.node("Transpose", ["xs"], perm=[1, 0, *axes])
     counted = counted_steps(graph, xs)

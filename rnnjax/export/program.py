@@ -1,9 +1,9 @@
 """A cell as StableHLO, for a process that has JAX but not this library.
 
-The programs are compiled for CPU, CUDA, ROCm and TPU alike, out of XLA's own
-operations: where `jax.export` asks for a lowering, the kernels are the reference loop
-(see `rnnjax.kernels.native.lowering`), since a call of the native library would be
-a call of nothing in the process that loads the file.
+The programs are compiled for CPU, CUDA, ROCm and TPU, from XLA's own operations: where
+`jax.export` asks for a lowering, the kernels are the reference loop (see
+`rnnjax.kernels.native.lowering`), since the process that loads the file does not have
+the native library.
 """
 
 from collections.abc import Callable
@@ -26,10 +26,10 @@ def unroll(
 
     The program is ``(carry, xs, lengths) -> (carry, ys)``: ``xs: (b, t, ...)``,
     ``lengths: (b,)`` int32 (all t where nothing is padded), each leaf of the carry
-    ``(b, ...)``. Random cells are exported as they are without a key.
+    ``(b, ...)``. Cells that draw random numbers are exported as they run without a key.
 
-    Its pytrees are plain, named tuples having become dictionaries, so whoever loads it
-    needs JAX alone: ``jax.export.deserialize(content).call(carry, xs, lengths)``. It
+    Its pytrees are plain: named tuples become dictionaries, so that loading it takes
+    nothing but JAX: ``jax.export.deserialize(content).call(carry, xs, lengths)``. It
     can be differentiated if it was serialized with a ``vjp_order``.
 
     Args:
@@ -37,11 +37,11 @@ def unroll(
         and `rnnjax.scan.checkpointed` do.
       params: its params, which fix the dtype; shapes are enough with ``bake=False``.
       x: one input of one step, or a `jax.ShapeDtypeStruct` in its place.
-      bake: whether the file holds the values of the params. If not they are the first
+      bake: whether the file holds the values of the params. If not, they are the first
         argument, ``plain(params)``: one program for all trained versions of a model.
 
     Raises:
-      TypeError: for params that are to be baked and are only shapes.
+      TypeError: if params that are to be baked in are only shapes.
 
     Reference: StableHLO, https://openxla.org/stablehlo.
 
@@ -73,11 +73,11 @@ def step(
     """One step of a cell for any batch: ``(carry, x) -> (carry, y)``.
 
     ``x: (b, ...)``; arguments and pytrees are those of `unroll`. Keep the carry on the
-    device and call it for each sample that arrives.
+    device and call the program for each sample that arrives.
 
     Raises:
       NoStepError: for a cell that needs the whole sequence.
-      TypeError: for params that are to be baked and are only shapes.
+      TypeError: if params that are to be baked in are only shapes.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.gru(3, 4)
@@ -168,8 +168,8 @@ def _export(
         isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)
     ):
         raise TypeError(
-            "params holds shapes without values; expected the arrays that are to be in "
-            "the file. Write bake=False, and they become an argument of the program."
+            "params holds shapes without values; expected the arrays to put into the "
+            "file. Write bake=False, and they become an argument of the program."
         )
 
     def function(*given):

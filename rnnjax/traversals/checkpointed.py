@@ -1,4 +1,4 @@
-"""Recompute between few carries that are kept."""
+"""Keep a few carries and recompute between them."""
 
 import functools
 import math
@@ -15,8 +15,8 @@ from rnnjax.traversals import fused
 def checkpointed(project, step, params, carry, xs):
     r"""Keep the carry at :math:`\sqrt t` places and recompute between them.
 
-    Memory for the backward pass falls from :math:`O(t)` to :math:`O(\sqrt t)` steps for
-    one more forward pass.
+    Memory for the backward pass falls from :math:`O(t)` to :math:`O(\sqrt t)` steps, at
+    the price of one more forward pass.
 
     Reference: Chen, Xu, Zhang, Guestrin, Training deep nets with sublinear memory cost,
     2016, arXiv:1604.06174.
@@ -27,7 +27,7 @@ def checkpointed(project, step, params, carry, xs):
     time = jax.tree.leaves(xs)[0].shape[0]
     length = math.isqrt(time - 1) + 1
     segments = time // length
-    # Inside a scan nothing can be merged across the barrier that prevent_cse puts up.
+    # Inside a scan there is nothing for the barrier of prevent_cse to keep apart.
     segment = jax.checkpoint(
         functools.partial(fused.walk, project, step), prevent_cse=False
     )

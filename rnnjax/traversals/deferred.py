@@ -1,4 +1,4 @@
-"""The gradients of the params after the loop."""
+"""Compute the gradients of the params after the loop."""
 
 import functools
 from typing import Any
@@ -13,13 +13,13 @@ from rnnjax.signals import gated
 
 @gated
 def deferred(project, step, params, carry, xs):
-    """Hoisted, and the gradients of the params leave the backward loop too.
+    """Like `hoisted`, and the gradients of the params leave the backward loop too.
 
-    `jax.lax.scan` transposed adds the weights' gradient up inside its loop, a pass over
-    the whole matrix at each step. Here the tangent of the recurrence is stated as a
-    scan with the params held fixed, fed with what their tangents contribute at all
-    steps at once; transposed, that contribution is one product over time and batch.
-    Forward mode and higher orders work, as in any traversal.
+    The transpose of `jax.lax.scan` sums the weights' gradient inside its loop, a pass
+    over the whole matrix at each step. Here the tangent of the recurrence is a scan
+    with the params held fixed; what the params' tangents contribute is computed for all
+    steps at once and fed in. Transposed, that is one product over time and batch.
+    Forward mode and higher orders work, as in every traversal.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.scan.deferred)

@@ -18,7 +18,7 @@ def walk(project, step, params, carry, xs):
 
 @gated
 def fused(project, step, params, carry, xs):
-    """Project inside the loop: one `jax.lax.scan`, nothing kept that is not needed.
+    """Project inside the loop: one `jax.lax.scan` that keeps only what it needs.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> rnnjax.scan.fused(

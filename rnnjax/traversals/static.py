@@ -9,7 +9,7 @@ from rnnjax.traversals import sums
 
 @gated
 def static(project, step, params, carry, xs):
-    """A Python loop: every step is visible to prints and debuggers, outside ``jit``.
+    """A Python loop: outside ``jit``, prints and debuggers see every step.
 
     Compile time grows with the number of steps.
 
