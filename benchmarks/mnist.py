@@ -37,8 +37,14 @@ def main() -> int:
     add("--data-dir", type=Path, help="folder of the four idx files")
     add("--threads", type=int, choices=range(1, cores + 1), default=cores)
     add("--rounds", type=int, default=1, help="how often each runs (default: 1)")
-    add("--update-docs", action="store_true", help="write it into docs/performance.md")
+    add(
+        "--update-docs",
+        action="store_true",
+        help="write it into docs/performance.md and the README",
+    )
     options = parser.parse_args()
+    if options.update_docs and options.data_dir is None:
+        parser.error("--update-docs is for MNIST's test digits; add --data-dir FOLDER")
     # Children inherit the cores.
     machine.pin(options.threads)
     same = []
@@ -74,6 +80,8 @@ def main() -> int:
             f"```text\n{command}\n{place}, {time.strftime('%Y-%m-%d')}\n```\n\n{text}"
         )
         report.between(processes.ROOT / report.DOCS, "mnist", text)
+        text = sentence(seconds, finals, command)
+        report.between(processes.ROOT / report.README, "whole program", text)
     return 0
 
 
@@ -81,10 +89,29 @@ def _table(seconds: dict[str, list[float]], finals: dict[str, str]) -> str:
     lines = ["| program | seconds | accuracy |", "| --- | ---: | ---: |"]
     times = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in times.items():
-        found = re.search(r"accuracy (\S+)", finals[name])
-        lines.append(f"| {name} | {value:.1f} | {found.group(1) if found else '-'} |")
+        lines.append(f"| {name} | {value:.1f} | {_accuracy(finals[name])} |")
     ratio = times["torch"] / times["rnnjax"]
     return "\n".join([*lines, "", f"torch's time over ours: {ratio:.2f}"])
+
+
+def sentence(
+    seconds: dict[str, list[float]], finals: dict[str, str], command: str
+) -> str:
+    """What the README says of it."""
+    ours, theirs = (
+        f"takes {statistics.median(seconds[name]):.1f} s and reads "
+        f"{100 * float(_accuracy(finals[name])):.2f} %"
+        for name in PROGRAMS
+    )
+    return (
+        f"From start to exit, `examples/mnist.py` {ours} of MNIST's test digits; the "
+        f"same program in torch {theirs} (`{command}`)."
+    )
+
+
+def _accuracy(final: str) -> str:
+    found = re.search(r"accuracy (\S+)", final)
+    return found.group(1) if found else "-"
 
 
 def _hide(arguments: list[str], folder: str) -> list[str]:

@@ -16,6 +16,7 @@ from benchmarks.picture import draw
 
 FILES = ("results.json", "table.md", "all.md", "ratios.png")
 DOCS = "docs/performance.md"
+README = "README.md"
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -44,15 +45,10 @@ def update_docs(results: dict[str, Any], folder: Path, root: Path = ROOT) -> lis
     text = f"![How many times faster than torch each library is]({picture.name})"
     between(docs, "benchmarks", f"{text}\n\n{tables.markdown(results)}")
     shutil.copyfile(folder / "ratios.png", picture)
-    written = [docs, picture]
-    readme = root / "README.md"
-    if readme.exists() and _mark("begin", "benchmark means") in readme.read_text():
-        command = f"`{results['command']}`"
-        means = tables.means_table(results)
-        text = f"{means}\n\nGeometric means over A to H; {command}."
-        between(readme, "benchmark means", text)
-        written.append(readme)
-    return written
+    readme = root / README
+    between(readme, "benchmark means", tables.means_table(results))
+    between(readme, "speed", tables.speed(results))
+    return [docs, picture, readme]
 
 
 def _mark(end: str, name: str) -> str:

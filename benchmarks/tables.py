@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.figures import MODES, NAMES, case_of
-from benchmarks.peers import MODULES
+from benchmarks.peers import MODULES, OURS
 from benchmarks.rounds import BUSY
 from benchmarks.workloads import CELLS
 
@@ -222,15 +222,39 @@ def _digits(value: float) -> str:
 
 
 def means_table(results: dict[str, Any]) -> str:
-    """The geometric means alone, for the README."""
+    """The geometric means alone, for the README, and what they are means of."""
     body = []
     for cell in CELLS:
         row = [NAMES[cell]]
         for against in ("torch", None):
-            for mode in MODES:
-                known = figures.ratios(results["cases"], cell, mode, against).values()
-                row.append(f"{figures.geometric_mean(known):.2f}" if known else NOTHING)
+            row += [_mean(results, cell, mode, against) for mode in MODES]
         body.append(row)
     head = ["times faster than", "torch, forward", "torch, forward+backward"]
     head += ["best JAX library, forward", "best JAX library, forward+backward"]
-    return _table(head, body)
+    others = ", ".join(
+        peer for peer in results["versions"] if peer not in ("torch", OURS)
+    )
+    return (
+        f"{_table(head, body)}\n\n"
+        "Geometric means over [workloads](docs/performance.md) A to H, by "
+        f"`{results['command']}`; the best JAX library is the fastest of {others} in "
+        "each."
+    )
+
+
+def speed(results: dict[str, Any]) -> str:
+    """What the README says of speed on its first screen, in a sentence."""
+    torch, best = (
+        [_mean(results, "lstm", mode, against) for mode in MODES]
+        for against in ("torch", None)
+    )
+    return (
+        f"On {results['threads']} CPU cores an LSTM layer is {torch[0]} times as fast "
+        f"as torch's and {best[0]} times as fast as the best other JAX library's; with "
+        f"its gradient, {torch[1]} and {best[1]} times."
+    )
+
+
+def _mean(results: dict[str, Any], cell: str, mode: str, against: str | None) -> str:
+    known = figures.ratios(results["cases"], cell, mode, against).values()
+    return f"{figures.geometric_mean(known):.2f}" if known else NOTHING

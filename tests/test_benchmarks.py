@@ -15,10 +15,12 @@ from benchmarks import (
     compare,
     figures,
     machine,
+    mnist,
     parts,
     processes,
     report,
     rounds,
+    tables,
 )
 from benchmarks.peers import MODULES
 from benchmarks.workloads import WORKLOADS, Case, data, flops, name
@@ -187,10 +189,40 @@ def test_the_generated_part_of_a_page_is_replaced_and_the_rest_kept(tmp_path):
 
 
 def test_the_docs_have_a_place_for_the_figures(tmp_path):
-    page = (ROOT / report.DOCS).read_text()
-    for part in ("benchmarks", "mnist"):
-        assert page.count(f"<!-- begin: {part} (generated) -->") == 1
-        assert page.count(f"<!-- end: {part} (generated) -->") == 1
+    places = {
+        report.DOCS: ("benchmarks", "mnist"),
+        report.README: ("speed", "benchmark means", "whole program"),
+    }
+    for path, names in places.items():
+        page = (ROOT / path).read_text()
+        for part in names:
+            assert page.count(f"<!-- begin: {part} (generated) -->") == 1
+            assert page.count(f"<!-- end: {part} (generated) -->") == 1
+
+
+def test_the_readme_says_what_was_measured():
+    cases = [
+        CASE._replace(workload=letter, mode=mode)
+        for letter in "AB"
+        for mode in ("forward", "backward")
+    ]
+    results = {
+        "cases": [_entry(case, torch=3.0, scan=2.0, rnnjax=1.0) for case in cases],
+        "command": "the command",
+        "threads": 2,
+        "versions": {"torch": {}, "scan": {}, "rnnjax": {}},
+    }
+    table = tables.means_table(results)
+    assert "| LSTM | 3.00 | 3.00 | 2.00 | 2.00 |" in table
+    assert "| GRU | - | - | - | - |" in table
+    assert "`the command`; the best JAX library is the fastest of scan in" in table
+    assert "is 3.00 times as fast as torch's and 2.00 times" in tables.speed(results)
+
+    seconds = {"rnnjax": [40.0, 42.0, 41.0], "torch": [50.0]}
+    finals = {"rnnjax": "test_accuracy 0.9927  more", "torch": "test_accuracy 0.9922"}
+    said = mnist.sentence(seconds, finals, "the command")
+    assert "mnist.py` takes 41.0 s and reads 99.27 % of" in said
+    assert "torch takes 50.0 s and reads 99.22 % (`the command`)" in said
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def full_lstm(
     Layer normalisation has two forms. ``"gates"``: each gate's
     :math:`LN(x_t W_{ih} + h_{t-1} W_{hh})` by itself, and :math:`LN` of the new c
     before it is clipped and carried, as in TensorFlow 1's ``LayerNormBasicLSTMCell``
-    (``epsilon=1e-12``). ``"products"``: :math:`LN(x_t W_{ih}) + LN(h_{t-1} W_{hh})` over all gates at once,
-    and :math:`\tanh(LN(c_t))` on the way out, with c itself carried as it is, as in the
-    paper. Each LN has a gain, and b is added after it.
+    (``epsilon=1e-12``). ``"products"``: :math:`LN(x_t W_{ih}) + LN(h_{t-1} W_{hh})`
+    over all gates at once, and :math:`\tanh(LN(c_t))` on the way out, with c itself
+    carried as it is, as in the paper. Each LN has a gain, and b is added after it.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
