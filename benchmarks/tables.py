@@ -251,7 +251,8 @@ def speed(results: dict[str, Any]) -> str:
     return (
         f"On {results['threads']} CPU cores an LSTM layer is {torch[0]} times as fast "
         f"as torch's and {best[0]} times as fast as the best other JAX library's; with "
-        f"its gradient, {torch[1]} and {best[1]} times."
+        f"its gradient, {torch[1]} and {best[1]} times "
+        "([how this was measured](docs/performance.md))."
     )
 
 

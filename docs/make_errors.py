@@ -73,7 +73,7 @@ All lines use these names:
 ```python
 {NAMES}```
 
-Inside a stack a note behind the message says which cell it came from. Under `jax.jit`
+Inside a stack a note after the message says which cell it came from. Under `jax.jit`
 shapes and dtypes are checked all the same, when the function is traced; the values of
 `lengths` are not, since they are not known then.
 """

@@ -179,7 +179,7 @@ def mask_and_reset() -> str:
 
 
 def ragged_bidirectional() -> str:
-    """Three lengths in one batch: the backward half starts at each one's own end."""
+    """Three lengths in one batch: the backward half starts at the end of each."""
     lengths, time = [5, 3, 1], 6
     at = [200 + 72 * t for t in range(time)]
     parts = [
