@@ -19,7 +19,7 @@ import rnnjax
 MISUSES = test_misuse.MISUSES | test_refusals.MISUSES
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([ROOT / "README.md", *DOCS.glob("**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("**/*.md")])
 
 
 def script(name):
