@@ -1,10 +1,12 @@
 """The benchmark: it runs, compares before it times, and derives what it says."""
 
+import argparse
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from benchmarks import (
     processes,
     report,
     rounds,
+    sweep,
     tables,
 )
 from benchmarks.peers import MODULES
@@ -259,3 +262,25 @@ def test_the_parts_are_those_of_the_gradient(cell, capsys):
         *("gradient", "forwards", "backwards"),
         *("gradient of w_hh", "gradient of w_ih"),
     ]
+
+
+class Images(NamedTuple):
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.mark.float32
+def test_the_sweep_changes_what_a_setting_says():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 600).astype(np.uint8)
+    images = rng.integers(0, 50, (600, 28, 28)).astype(np.uint8)
+    images[np.arange(600), :, labels] = 255  # a bright column for each digit
+    train = Images(images[:500], labels[:500])
+    score = Images(images[500:], labels[500:])
+    options = argparse.Namespace(hidden=8, epochs=4, batch_size=50, seed=0)
+    plain = sweep.accuracy(sweep.Setting(), train, score, options)
+    assert plain > 0.5
+    still = sweep.Setting(rate=0.0)
+    assert sweep.accuracy(still, train, score, options) < 0.3
+    assert sweep.Setting() == sweep.SETTINGS["peak rate 0.01"]
+    assert len(set(sweep.SETTINGS.values())) == len(sweep.SETTINGS)
