@@ -22,8 +22,8 @@ Written by `python docs/make_cells.py` from the docstrings; a test keeps both th
 
 Each cell is a `Cell`: four pure functions of one example, with masks, resets, batches
 and the contract of `rnnjax.testing.check_cell`. `x` is the input and `W` are weights,
-applied from the right; `⊙` is an elementwise product and `*` a convolution. The carry is
-that of the example. The lowering is the traversal that a cell has by default:
+applied from the right; `⊙` is an elementwise product and `*` a convolution. The carry
+is that of the example. The lowering is the traversal that a cell has by default:
 `scan.default` is `scan.fused` on a CPU and `scan.deferred` elsewhere, and those in
 `kernels` run a kernel where there is one. Every cell takes another as `traversal=`. The
 examples call names in `rnnjax`.
