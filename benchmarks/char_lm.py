@@ -30,8 +30,8 @@ def main() -> int:
     )
     add = parser.add_argument
     cores = len(machine.cores())
-    add("--text", type=Path, help="default the pages of the example")
-    add("--characters", type=int, default=100_000, help="read at most so many of it")
+    add("--text", type=Path, help="default: the pages of the example")
+    add("--characters", type=int, default=100_000, help="read at most this many")
     add("--layers", type=int, default=2)
     add("--hidden", type=int, default=512)
     add("--embedding", type=int, default=128)

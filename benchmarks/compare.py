@@ -116,8 +116,8 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--warm",
         action="store_true",
-        help="never count the first call of a turn: what a loop costs, in which caches "
-        "and memory stay; without it that is so for short calls only",
+        help="never count the first call of a turn, as in a loop that keeps its caches "
+        "and memory; by default this holds for short calls only",
     )
     parser.add_argument(
         "--input-gradients",
@@ -125,7 +125,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         help="in backward, differentiate by the inputs too",
     )
     parser.add_argument(
-        "--quick", action="store_true", help="small sizes: shows that all runs, no more"
+        "--quick", action="store_true", help="small sizes, to see that everything runs"
     )
     parser.add_argument(
         "--out",
@@ -136,7 +136,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--update-docs",
         action="store_true",
-        help="write table and picture into docs/performance.md, the means into README",
+        help="write the figures into docs/performance.md and the README",
     )
     options = parser.parse_args(arguments)
     if options.rounds < 1:

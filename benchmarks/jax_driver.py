@@ -114,7 +114,7 @@ def _backward(case: Case, model: Model, arrays: Data) -> Prepared:
 
 
 def _compile(case: Case, model: Model, arrays: Data) -> Prepared:
-    """Each call traces and compiles anew; there is nothing to run or to compare."""
+    """Each call traces and compiles again; there is nothing to run or to compare."""
     function, args = _pullback(case, model, arrays)
 
     def call():

@@ -1,4 +1,4 @@
-"""Run a group of cases: every library made ready, compared, then timed by turns."""
+"""Run a group of cases: prepare every library, compare them, time them in turn."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ Workers = dict[str, processes.Worker]
 
 
 def run(group: Group, workers: Workers, effort: Effort, arrays: Path) -> list[dict]:
-    """Measure the cases of a group beside each other; an entry for each."""
+    """Measure the cases of a group together; returns an entry for each."""
     entries = [_prepare(case, workers, arrays) for case in group]
     _compare(group, entries, arrays)
     before, own = machine.load(), _own_ticks(workers)

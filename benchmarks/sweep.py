@@ -53,12 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--data-dir", type=Path, required=True, help="folder of the four idx files")
-    add("--hold-back", type=int, default=10_000, help="digits that score (10,000)")
+    add(
+        "--hold-back", type=int, default=10_000, help="how many score (default: 10,000)"
+    )
     add("--hidden", type=int, default=128)
     add("--epochs", type=int, default=10)
     add("--batch-size", type=int, default=128)
     add("--seed", type=int, default=0)
-    add("--only", choices=SETTINGS, action="append", help="one of them; may repeat")
+    add("--only", choices=SETTINGS, action="append", help="a setting; may be repeated")
     options = parser.parse_args(arguments)
     sys.path.insert(0, str(EXAMPLES))
     train = importlib.import_module("digits").load(options.data_dir, download=False)[1]

@@ -58,7 +58,7 @@ class Layer(NamedTuple):
 
 
 class Data(NamedTuple):
-    """All arrays of a case, batch first; a direction's layers stand side by side."""
+    """All arrays of a case, batch first; the layers of both directions side by side."""
 
     layers: list[Layer]
     xs: np.ndarray
@@ -145,7 +145,7 @@ def data(case: Case) -> Data:
 
 
 Group = list[Case]
-"""Cases that are compared with each other, hence timed in the same rounds."""
+"""Cases that are compared with each other, and so timed in the same rounds."""
 
 
 class Workload(NamedTuple):

@@ -334,7 +334,7 @@ SECTIONS: dict[str, list[Entry]] = {
         Entry(
             "mask of the wrong dtype",
             "cell.unroll(params, carry, xs, mask=jnp.ones(7))",
-            "A mask chooses; numbers would be weights, which belong into the loss.",
+            "A mask chooses; numbers would be weights, which belong in the loss.",
             "cell.unroll(params, carry, xs, mask=jnp.ones(7) != 0)",
         ),
         Entry(

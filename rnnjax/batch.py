@@ -161,9 +161,9 @@ def output_spec(cell: Cell, x: Any, dtype: Any = None) -> Any:
     except (TypeError, ValueError) as error:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
         error.add_note(
-            f"x is taken for one input of one time step, without batch and time; it "
-            f"has {' and '.join(map(str, shapes))}, and xs above is that with a time "
-            "of 1."
+            f"x is taken as one input of one time step, without batch and time; it has "
+            f"{' and '.join(map(str, shapes))}, and xs above is x with a time axis of "
+            "length 1."
         )
         raise
 

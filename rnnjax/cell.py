@@ -270,7 +270,7 @@ def constructor(build: Callable[_Arguments, Cell]) -> Callable[_Arguments, Cell]
                 raise TypeError(
                     f"{name} of {build.__name__} is {value!r}, which cannot be hashed; "
                     "a cell is static and its arguments must be plain values. Write a "
-                    "number, a tuple or a function; arrays belong into params."
+                    "number, a tuple or a function; arrays belong in params."
                 ) from None
         spec = Spec(construct, tuple(bound.arguments.items()))
         return Cell(cell.init, cell.initial_carry, cell.step, cell.unroll, spec)

@@ -1,4 +1,4 @@
-"""The libraries that are compared, a module each.
+"""The libraries that are compared, each in a module.
 
 A module has ``PACKAGES``, whose versions are printed, and ``prepare(case)``, which
 makes a `Prepared` or raises `LeftOut` with the reason. It may have ``about()``, a line
