@@ -250,9 +250,9 @@ def speed(results: dict[str, Any]) -> str:
     )
     return (
         f"On {results['threads']} CPU cores an LSTM layer runs forward {torch[0]} "
-        f"times as fast as torch's, on average, and {best[0]} times as fast as the best "
-        f"other JAX library's; forward and backward it is {torch[1]} and {best[1]} times as "
-        "fast ([how this was measured](docs/performance.md))."
+        f"times as fast as torch's, on average, and {best[0]} times as fast as the "
+        f"best other JAX library's; forward and backward it is {torch[1]} and "
+        f"{best[1]} times as fast ([how this was measured](docs/performance.md))."
     )
 
 
