@@ -56,6 +56,14 @@ def test_readme_is_short_before_its_reference_part():
     assert len(words) < 500
 
 
+def test_the_layout_of_the_design_has_every_room():
+    table = (DOCS / "design.md").read_text().split("## Layout")[1].split("\n## ")[0]
+    firsts = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    rooms = [name for first in firsts for name in re.findall(r"`(\w+)`", first)]
+    found = {p.stem for p in (ROOT / "rnnjax").iterdir() if p.suffix in ("", ".py")}
+    assert sorted(rooms) == sorted(found - {"__init__", "__pycache__"})
+
+
 def test_every_public_function_has_a_runnable_example():
     public = script("_ext/public.py")
     for module in public["public_modules"]():
