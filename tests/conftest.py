@@ -33,10 +33,12 @@ def pytest_addoption(parser):
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    terminalreporter.write_line(
-        f"The sample of the product was drawn with --product-seed "
-        f"{config.option.product_seed}."
-    )
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    if any("test_product.py" in getattr(r, "nodeid", "") for r in reports):
+        seed = config.option.product_seed
+        terminalreporter.write_line(
+            f"The sample of the product was drawn with --product-seed {seed}."
+        )
 
 
 @pytest.fixture(autouse=True)

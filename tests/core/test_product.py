@@ -18,7 +18,7 @@ import rnnjax
 from rnnjax import kernels, scan
 from rnnjax.testing import check_cell
 
-SAMPLE = 24
+SAMPLE = 12
 
 WALKS = {
     "fused": scan.fused,
@@ -154,10 +154,10 @@ def test_the_product_holds_every_combinator():
 
 
 @pytest.mark.parametrize("family", [DTYPES, tuple(WALKS)])
-def test_a_sample_reaches_everywhere_within_days(family):
+def test_samples_reach_everywhere_within_two_months(family):
     reached = {
         value
-        for day in range(20)
+        for day in range(60)
         for row in random.Random(day).sample(ROWS, SAMPLE)
         for value in row
     }
