@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rnnjax
+from rnnjax import combinators
 
 ROOT = Path(rnnjax.__file__).parent
 
@@ -131,7 +132,7 @@ def test_types_of_params_and_carries_of_exported_cells_are_exported():
     homes = {
         inspect.getmodule(inspect.unwrap(getattr(rnnjax, name)))
         for name in rnnjax.__all__
-        if name in {*rnnjax.cells.__all__, *rnnjax.combinators.__all__}
+        if name in {*rnnjax.cells.__all__, *combinators.__all__}
     }
     missing = {
         value.__name__

@@ -15,7 +15,7 @@ import pytest
 from cells.test_zoo import CELLS
 
 import rnnjax
-from rnnjax import kernels, scan
+from rnnjax import combinators, kernels, scan
 from rnnjax.testing import check_cell
 
 SAMPLE = 12
@@ -101,7 +101,8 @@ VECTORS = {
 }
 
 
-def combinators(cell, x):
+def taking(cell, x):
+    """The names of the combinators that take a cell."""
     joins = [] if isinstance(x, tuple) or x.ndim != 1 else list(VECTORS)
     # Zoneout refuses a cell whose noise it would lose.
     return [name for name in ANY if not (draws(cell) and name == "zoneout")] + joins
@@ -111,7 +112,7 @@ ROWS = [
     (number, traversal, combinator, dtype)
     for number, (cell, x) in enumerate(CELLS)
     for traversal, combinator, dtype in itertools.product(
-        traversals(cell), combinators(cell, x), DTYPES
+        traversals(cell), taking(cell, x), DTYPES
     )
 ]
 
@@ -149,7 +150,7 @@ def test_the_product_holds_every_combinator():
         found.add(cell.spec.name)
         made += cell.spec.cells
     without_inner = {"time_distributed"}
-    constructors = {n for n in rnnjax.combinators.__all__ if n.islower()}
+    constructors = {n for n in combinators.__all__ if n.islower()}
     assert constructors - without_inner <= found
 
 
