@@ -3,7 +3,7 @@
 It opens every page at the width of a desktop and of a phone and finds what overflows,
 images that do not load, errors on the console and requests that leave this machine;
 it searches for a word, and keeps pictures of some pages, light and dark. Needs Chromium
-with its driver, and selenium; without a browser it says so and does nothing.
+with its driver, and selenium, and fails without them.
 """
 
 import argparse
@@ -60,10 +60,8 @@ def main() -> int:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     chromedriver = shutil.which("chromedriver")
     if chromium is None or chromedriver is None:
-        print(
-            "chromium and chromedriver are not to be found: the site is not looked at"
-        )
-        return 0
+        print("chromium and chromedriver are not on the PATH: install them both")
+        return 1
     pictures = arguments.pictures or arguments.site.parent / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     with (

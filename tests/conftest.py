@@ -1,5 +1,6 @@
 """Strict settings: double precision, strict promotion, quick compilation."""
 
+import datetime
 import importlib.metadata
 import os
 
@@ -20,8 +21,24 @@ def pytest_addoption(parser):
     parser.addoption(
         "--whole-product",
         action="store_true",
-        help="every cell x combinator x traversal; without it, every two of the three",
+        help="all rows of the contract's product of cells, traversals, combinators "
+        "and dtypes; without it, a sample",
     )
+    parser.addoption(
+        "--product-seed",
+        type=int,
+        default=int(datetime.date.today().strftime("%Y%m%d")),
+        help="what the sample is drawn with: the date of today if left out",
+    )
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    if any("test_product.py" in getattr(r, "nodeid", "") for r in reports):
+        seed = config.option.product_seed
+        terminalreporter.write_line(
+            f"The sample of the product was drawn with --product-seed {seed}."
+        )
 
 
 @pytest.fixture(autouse=True)

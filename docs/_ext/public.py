@@ -32,6 +32,8 @@ INTERNAL = {
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
     "rnnjax.signals",
+    "rnnjax.testing.comparing",
+    "rnnjax.testing.drawing",
     "rnnjax.training.files",
     "rnnjax.traversals",
     "rnnjax.version",

@@ -22,3 +22,10 @@ def test_an_unknown_token_is_seen_as_nan():
     params, carry = made(cell)
     _, ys = cell.unroll(params, carry, jnp.array([4, 5, -1]))
     np.testing.assert_array_equal(jnp.isnan(ys).all(1), [False, True, True])
+
+
+def test_a_function_of_your_own_keeps_the_contract():
+    cell = rnnjax.time_distributed(
+        lambda key: jax.random.normal(key, (3, 2)), lambda w, x: jnp.tanh(x @ w)
+    )
+    rnnjax.testing.check_cell(cell, np.ones(3))

@@ -28,7 +28,7 @@ from benchmarks import (
 from benchmarks.peers import MODULES
 from benchmarks.workloads import WORKLOADS, Case, data, flops, name
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CASE = Case("A", "lstm", "backward", 2, 3, 4, 5)
 
 

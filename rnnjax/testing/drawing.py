@@ -1,0 +1,84 @@
+"""Data for the laws: drawn, perturbed, cast, cut and polluted trees of arrays."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def is_float(a: Any) -> bool:
+    """Whether an array's dtype is a floating one."""
+    return jnp.issubdtype(jnp.result_type(a), jnp.floating)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """The tree with its floating leaves cast, where there is a dtype to cast to."""
+
+    def one(a):
+        a = jnp.asarray(a)
+        return a.astype(dtype) if dtype is not None and is_float(a) else a
+
+    return jax.tree.map(one, tree)
+
+
+def draw(key: Array, tree: Any, leading: tuple[int, ...] = ()) -> Any:
+    """Random arrays of the shapes in a tree, integers from 0 to those in it."""
+    leaves, structure = jax.tree.flatten(tree)
+
+    def one(key, a):
+        shape = (*leading, *a.shape)
+        if is_float(a):
+            return jax.random.normal(key, shape, a.dtype)
+        if not isinstance(a, jax.Array | np.ndarray):
+            return jnp.zeros(shape, a.dtype)  # the weight of an integer output
+        return jax.random.randint(key, shape, 0, jnp.max(a) + 1, a.dtype)
+
+    keys = jax.random.split(key, len(leaves) + 1)[1:]
+    drawn = [one(k, a) for k, a in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def perturbed(key: Array, tree: Any) -> Any:
+    """Away from zeros and ones, where terms vanish and mistakes hide."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves) + 1)[1:]
+    moved = [
+        a + 0.3 * jax.random.normal(k, a.shape, a.dtype) if is_float(a) else a
+        for k, a in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, moved)
+
+
+def take(tree: Any, index: Any) -> Any:
+    """The same index of every leaf."""
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def spread(tree: Any, valid: np.ndarray) -> Any:
+    """Values of the valid steps at their places in the sequence, zero elsewhere."""
+
+    def one(a):
+        return jnp.zeros((len(valid), *a.shape[1:]), a.dtype).at[valid].set(a)
+
+    return jax.tree.map(one, tree)
+
+
+def polluted(tree: Any, valid: np.ndarray, filler: float) -> Any:
+    """Values at the valid steps as they were, and ``filler`` elsewhere."""
+
+    def one(a):
+        return a.at[~valid].set(filler if is_float(a) else np.iinfo(a.dtype).max)
+
+    return jax.tree.map(one, tree)
+
+
+def select(flags: Any, one: Any, other: Any) -> Any:
+    """Leaves of one tree or the other, by flags for their leading axes."""
+
+    def choose(a, b):
+        shape = np.shape(flags) + (1,) * (a.ndim - np.ndim(flags))
+        return jnp.where(jnp.reshape(flags, shape), a, b)
+
+    return jax.tree.map(choose, one, other)

@@ -1,0 +1,84 @@
+"""Attention over a memory and over a cell's own outputs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import rnnjax
+from rnnjax import testing
+
+TIME, INPUT = 7, 3
+WRAPPERS = {
+    "attention": rnnjax.attention(rnnjax.elman(INPUT + 2, 3), INPUT, 2, (5, 2)),
+    "attention-luong": rnnjax.attention(
+        rnnjax.elman(INPUT + 2, 3), INPUT, 2, (5, 4), score="multiplicative"
+    ),
+    "attention-window": rnnjax.attention_window(rnnjax.lstm(INPUT, 2), INPUT, 2, 3),
+}
+
+
+@pytest.mark.parametrize("cell", WRAPPERS.values(), ids=WRAPPERS)
+def test_the_contract(cell):
+    testing.check_cell(cell, np.ones(INPUT))
+
+
+def start(cell):
+    params = cell.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (TIME, INPUT))
+    return params, cell.initial_carry(params), xs
+
+
+def test_attention_shows_its_weights_and_follows_resets_to_a_new_memory():
+    cell = rnnjax.attention(rnnjax.gru(INPUT + 4, 5), INPUT, 4, (6, 2))
+    params, carry, xs = start(cell)
+
+    def remembering(seed):
+        memory = jax.random.normal(jax.random.key(seed), (6, 2))
+        valid = np.arange(6) < seed
+        return carry._replace(memory=jnp.where(valid[:, None], memory, jnp.nan),
+                              valid=jnp.asarray(valid))  # fmt: skip
+
+    where = np.arange(TIME) == 3
+    given = {"reset": rnnjax.Reset(where, remembering(5))}
+    unroll = jax.jit(cell.unroll)
+    after, ys = unroll(params, remembering(2), xs, **given)
+    first = unroll(params, remembering(2), xs[:3])[1]
+    last, second = unroll(params, remembering(5), xs[3:])
+    np.testing.assert_allclose(ys, np.concatenate([first, second]))
+    jax.tree.map(np.testing.assert_array_equal, after.memory, last.memory)
+    alignment = rnnjax.trace(cell, params, remembering(2), xs)["alignment"]
+    np.testing.assert_allclose(alignment.sum(1), 1)
+    assert (alignment[:, 2:] == 0).all()
+    assert (alignment[:, :2] > 0).all()
+
+
+def test_attention_does_not_keep_its_memory_for_each_step():
+    steps, length = 50, 300
+    cell = rnnjax.attention(rnnjax.gru(INPUT + 4, 5), INPUT, 4, (length, 6))
+    params, carry, _ = start(cell)
+    xs = jnp.ones((steps, INPUT))
+
+    def loss(params):
+        return cell.unroll(params, carry, xs)[1].sum()
+
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(params)
+    sizes = [
+        v.aval.size for e in jaxpr.jaxpr.eqns for v in e.outvars if v.aval.ndim == 3
+    ]
+    # The tanh of the additive score is kept (its slope is needed), the memory is not.
+    assert steps * length * 6 not in sizes
+
+
+MISUSE = {
+    "score": (
+        lambda: rnnjax.attention(rnnjax.gru(5, 4), 3, 2, (4, 4), score="dot"),
+        "score='additive'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("wrong", "sentence"), MISUSE.values(), ids=MISUSE)
+def test_misuse_is_answered_with_what_to_write(wrong, sentence):
+    with pytest.raises((ValueError, TypeError), match=sentence):
+        wrong()
