@@ -78,6 +78,18 @@ def combinator(cell: Cell) -> Spec | None:
     return next((spec for spec in reversed(specs) if _holders(spec)), None)
 
 
+def walked(cell: Cell) -> Spec | None:
+    """The call that says how the cell walks time, if one does: by ``traversal=``.
+
+    >>> import rnnjax
+    >>> from rnnjax.analysis import opening
+    >>> opening.walked(rnnjax.gru(3, 4))["traversal"] is None
+    True
+    """
+    specs = (c.spec for c in unfold(cell) if c.spec is not None)
+    return next((s for s in specs if "traversal" in dict(s.arguments)), None)
+
+
 def parts(spec: Spec) -> list[Part]:
     """The cells that a combinator is made of, in their order.
 

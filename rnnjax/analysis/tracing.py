@@ -211,10 +211,9 @@ def _opened(cell: Cell) -> tuple[Cell, Spec | None, dict[str, tuple[int, ...]]]:
     if spec is not None:
         swap = functools.partial(_naming, shapes)
         return opening.rebuild(spec, swap), spec, shapes
-    for made in opening.unfold(cell):
-        if made.spec is not None and "traversal" in dict(made.spec.arguments):
-            return made.spec.build(traversal=scan.fused), None, shapes
-    return cell, None, shapes
+    made = opening.walked(cell)
+    opened = cell if made is None else made.build(traversal=scan.fused)
+    return opened, None, shapes
 
 
 def _naming(shapes: dict[str, tuple[int, ...]], part: opening.Part) -> Cell:
