@@ -46,7 +46,9 @@ def cfc(
         s &= \sigma(a \, elapsed + b) \\
         h_t &= (1 - s) \odot f + s \odot g
 
-    with :math:`\varphi(a) = 1.7159 \tanh(0.666 a)`. The input is a pair ``(x, elapsed)`` with ``x: (i,)`` and ``elapsed: ()`` the time
+    with :math:`\varphi(a) = 1.7159 \tanh(0.666 a)`.
+
+    The input is a pair ``(x, elapsed)`` with ``x: (i,)`` and ``elapsed: ()`` the time
     since the input before; a sequence is ``(xs, elapsed)`` with ``elapsed: (t,)``,
     ones if it was sampled regularly. The carry is ``h: (h,)``, zero at first, and the
     output is ``h`` too. This is the ``"default"`` mode of the authors' package ncps,
@@ -171,11 +173,11 @@ def ltc(
             {C_k + \delta (G_k + \sum_j w_{jk}\, \sigma(s_{jk} (u_j - m_{jk})))} \\
         y_t &= scale\_out \odot v + b\_out
 
-    where :math:`\delta = elapsed / solver\_steps` and j runs over the inputs (u = scale_in x + b_in) and the units (u = v): w, m, s,
-    e are weight, middle, slope and reversal of a synapse, G, E, C leak, leak_reversal
-    and capacitance of a unit; w, G and C enter through a softplus. The second line, the
-    paper's fused solver, is done ``solver_steps`` times for each input and keeps v
-    between the reversal potentials.
+    where :math:`\delta = elapsed / solver\_steps` and j runs over the inputs (u =
+    scale_in x + b_in) and the units (u = v): w, m, s, e are weight, middle, slope and
+    reversal of a synapse, G, E, C leak, leak_reversal and capacitance of a unit; w, G
+    and C enter through a softplus. The second line, the paper's fused solver, is done
+    ``solver_steps`` times for each input and keeps v between the reversal potentials.
 
     The input is a pair ``(x, elapsed)``, as in `cfc`. The carry is ``v: (h,)``, zero at
     first; the output is ``y: (h,)``. It is ``LTCCell`` of the authors'

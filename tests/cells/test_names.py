@@ -125,7 +125,9 @@ EQUATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("cell", "equation"), EQUATIONS, ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize(
+    ("cell", "equation"), EQUATIONS, ids=[cell.spec.name for cell, _ in EQUATIONS]
+)
 def test_the_values_are_those_of_the_equations(cell, equation):
     x = np.linspace(-1, 1, 2)
     found, expected = equation(
