@@ -163,7 +163,7 @@ def _weights_of(cell: Cell, spec: Spec, params: Params, target: str) -> Weights:
             f"{cell} has layer normalisation, which {target} does not have; expected "
             "none, as no other weights give the same function. Export a cell without."
         )
-    kind = "coupled_lstm" if given.get("coupled") else kinds[spec.constructor]
+    kind = "coupled_lstm" if given.get("coupled") else _KINDS[spec.constructor]
     names = ("activation", "cell_clip", "projection_clip")
     extra = {name: given[name] for name in names if name in given}
     fields = getattr(params, "_asdict", dict)()

@@ -328,7 +328,7 @@ def test_names_are_seen_in_every_traversal(walk, time):
 
     def make(walk):
         return rnnjax.recurrence(
-            lambda key: jnp.arange(1.0, 4), jnp.zeros_like, project, step,
+            lambda key: jnp.arange(1.0, 4), lambda params: 0 * params, project, step,
             traversal=walk,
         )  # fmt: skip
 

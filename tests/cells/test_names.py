@@ -21,7 +21,7 @@ ACCENTS = (r"\hat", r"\tilde", r"\dot")
 
 def equations(cell):
     """The ``.. math::`` block at the top of the docstring of its constructor."""
-    text = inspect.getdoc(cell.spec.constructor)
+    text = inspect.getdoc(cell.spec.constructor) or ""
     (block,) = re.findall(r"\.\. math::(.*?)(?:\n\S|\Z)", text, re.DOTALL)[:1]
     return block
 
