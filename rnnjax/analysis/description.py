@@ -1,16 +1,17 @@
 """What a cell is made of, as a table to print and a picture for a notebook."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from rnnjax import combinators, scan
-from rnnjax.analysis import diagram
+from rnnjax import scan
+from rnnjax.analysis import diagram, opening
 from rnnjax.cell import Cell, Spec
+from rnnjax.combinators.layers import bidirectional, parallel
 from rnnjax.kernels import status
 from rnnjax.kernels.primitives import value_p
 
@@ -24,14 +25,15 @@ class Description(NamedTuple):
     Attributes:
       name: its place in the cell around it: ``"0"``, ``"backward"``, ``"cell"``.
       call: the call that made it, without the cells in it.
-      kind: the constructor's name, of the combinator that is in it where the
-        constructor is one's own; empty for a cell without a spec.
+      kind: the name of its constructor, or of the combinator that your own constructor
+        returns; empty for a cell without a spec.
       input: shapes and dtypes of one input, of one example at one time step.
       output: those of one output.
       carry: those of the carry of one example.
       params: those of the parameters.
       lowering: what walks through time; empty where the cells in it say so.
       cells: descriptions of the cells in it, in their order.
+      across: whether these stand side by side, as in `parallel` and `bidirectional`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Description(NamedTuple):
     params: Any
     lowering: str
     cells: tuple["Description", ...]
+    across: bool
 
     @property
     def parameters(self) -> int:
@@ -81,9 +84,9 @@ def describe(cell: Cell, x: Any) -> Description:
     """Layers, shapes, parameter counts, carries and lowerings of a cell.
 
     Nothing is computed: the cell is traced on shapes alone. Cells in a combinator stand
-    below it, those of a constructor of one's own too; a cell that is made of plain
-    functions is one row. Lowerings are those on the default device without a key: a
-    native or a reference kernel, or the traversal.
+    below it, and so do those in what your own constructor returns; a cell that is made
+    of plain functions is one row. Lowerings are those on the default device without a
+    key: a native or a reference kernel, or the traversal.
 
     Args:
       cell: any cell.
@@ -113,60 +116,50 @@ class _Call(NamedTuple):
 
 
 def _describe(name: str, cell: Cell, params: Any, x: Any, whole: bool) -> Description:
-    opened, kind, inner = _open(cell)
+    spec, calls = opening.combinator(cell), {}
+    opened = cell if spec is None else opening.rebuild(spec, _noting(calls))
     carry, y, jaxpr = _run(opened, params, x, whole)
-    called = [(place, child, calls[0]) for place, child, calls in inner if calls]
-    cells = tuple(_describe(place, child, *call) for place, child, call in called)
+    parts = [] if spec is None else opening.parts(spec)
+    called = [(part, calls[part]) for part in parts if part in calls]
+    cells = tuple(_describe(p.place, p.cell, *call) for p, call in called)
     if cells:
-        loops = whole and not all(call.whole for *_, call in called)
+        loops = whole and not all(call.whole for call in calls.values())
         lowering = "scan.default" if loops else ""
     else:
-        lowering = _lowering(cell.spec, carry, jaxpr) if whole else _IN_A_LOOP
-    call = _call(cell.spec)
-    return Description(name, call, kind, x, y, carry, params, lowering, cells)
+        lowering = _lowering(cell, carry, jaxpr) if whole else _IN_A_LOOP
+    made = spec if cells else cell.spec
+    return Description(
+        name=name,
+        call=_call(cell.spec),
+        kind="" if made is None else made.name,
+        input=x,
+        output=y,
+        carry=carry,
+        params=params,
+        lowering=lowering,
+        cells=cells,
+        across=made is not None and made.constructor in (parallel, bidirectional),
+    )
 
 
-def _open(cell: Cell) -> tuple[Cell, str, list[tuple[str, Cell, list[_Call]]]]:
-    """The cell rebuilt around children that note how they are called, and its kind."""
-    spec = cell.spec
-    # A constructor of one's own may have made its cells inside.
-    while spec is not None and not spec.cells:
-        spec = spec.build().spec
-    if spec is None:
-        return cell, "" if cell.spec is None else cell.spec.name, []
-    arguments = dict(spec.arguments)
-    if spec.constructor is combinators.bidirectional and arguments["backward"] is None:
-        arguments["backward"] = arguments["forward"]
-    found = []
+def _noting(calls: dict[opening.Part, _Call]) -> Callable[[opening.Part], Cell]:
+    """Take the place of parts and note how each is called the first time."""
 
-    def noting(place, value):
-        if not isinstance(value, Cell):
-            return value
-        found.append((place, value, []))
-        return _noting(value, found[-1][2])
+    def noting(part):
+        def step(params, carry, x):
+            calls.setdefault(part, _Call(_shapes(params), _shapes(x), whole=False))
+            return part.cell.step(params, carry, x)
 
-    for name, value in arguments.items():
-        if isinstance(value, tuple):
-            several = (noting(str(i), item) for i, item in enumerate(value))
-            arguments[name] = tuple(several)
-        else:
-            arguments[name] = noting(name, value)
-    return spec.build(**arguments), spec.name, found
+        def unroll(params, carry, xs, **signals):
+            x = jax.tree.map(lambda a: a[0], xs)
+            whole = {len(a) for a in jax.tree.leaves(xs)} == {_STEPS}
+            calls.setdefault(part, _Call(_shapes(params), _shapes(x), whole))
+            return part.cell.unroll(params, carry, xs, **signals)
 
+        # No spec: two equal cells in one combinator must stay apart.
+        return Cell(part.cell.init, part.cell.initial_carry, step, unroll)
 
-def _noting(cell: Cell, calls: list[_Call]) -> Cell:
-    # No spec: two equal cells in one combinator must stay apart.
-    def step(params, carry, x):
-        calls.append(_Call(_shapes(params), _shapes(x), whole=False))
-        return cell.step(params, carry, x)
-
-    def unroll(params, carry, xs, **signals):
-        x = jax.tree.map(lambda a: a[0], xs)
-        whole = {len(a) for a in jax.tree.leaves(xs)} == {_STEPS}
-        calls.append(_Call(_shapes(params), _shapes(x), whole))
-        return cell.unroll(params, carry, xs, **signals)
-
-    return Cell(cell.init, cell.initial_carry, step, unroll)
+    return noting
 
 
 def _run(cell: Cell, params: Any, x: Any, whole: bool) -> tuple[Any, Any, Any]:
@@ -184,15 +177,17 @@ def _run(cell: Cell, params: Any, x: Any, whole: bool) -> tuple[Any, Any, Any]:
     return *_shapes((carry, y)), jaxpr.jaxpr
 
 
-def _lowering(spec: Spec | None, carry: Any, jaxpr: Any) -> str:
+def _lowering(cell: Cell, carry: Any, jaxpr: Any) -> str:
     if not jax.tree.leaves(carry):
         return "all steps at once"
     if _binds(jaxpr, value_p):
-        found = status().lstm  # all kernels are had or lacked together
+        found = status().lstm  # all kernels are there, or none is
         native = found.name == "native"
         return f"native kernel, {found.reason}" if native else "reference kernel"
-    given = dict(() if spec is None else spec.arguments).get("traversal")
-    given = scan.default if given is None else given
+    walked = opening.walked(cell)
+    given = scan.default
+    if walked is not None and walked["traversal"] is not None:
+        given = walked["traversal"]
     while isinstance(given, functools.partial):
         given = given.func
     name = getattr(given, "__name__", repr(given))
@@ -226,7 +221,7 @@ def _call(spec: Spec | None) -> str:
 
 
 def _rows(described: Description, first: str, rest: str) -> Iterator[tuple[str, ...]]:
-    """A row for the cell and, below it, those of its cells behind branches."""
+    """A row for the cell and, below it, those of its cells after branches."""
     carry = "" if described.cells else forms(described.carry)
     yield (
         f"{first}{described.name} {described.call}".strip(),
@@ -255,7 +250,7 @@ def _block(described: Description) -> diagram.Block:
         title=f"{described.name} {described.call}".strip(),
         lines=tuple(lines),
         recurrent=bool(jax.tree.leaves(described.carry)),
-        across=described.kind in ("parallel", "bidirectional"),
+        across=described.across,
         output=forms(described.output),
         blocks=tuple(map(_block, described.cells)),
     )

@@ -1,7 +1,8 @@
 """Every gate and state of every step, by name, and the gradients in between."""
 
 import functools
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,23 +10,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from rnnjax import checks, scan, signals
-from rnnjax.cell import Carry, Cell, Params, Reset
-from rnnjax.combinators.layers import parallel, reverse
+from rnnjax.analysis import opening
+from rnnjax.analysis.harvest import Named, harvest
+from rnnjax.cell import Carry, Cell, Keys, NoStepError, Params, Reset, Spec
+from rnnjax.observation import observe
 
 
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["names"]
 )
-@dataclass(frozen=True)
-class Trace:
-    """Values by name, each with time on its first axis (behind mapped ones).
+@dataclass(frozen=True, eq=False)
+class Trace(Mapping[str, Array]):
+    """Values by name, a mapping; each array has time on its first axis.
 
-    ``trace["i"]`` is an array; ``print(trace)`` is a table with a row for each step.
-    The names keep the order in which a step computes them, through ``jit`` too.
+    ``trace["i"]`` is an array, ``dict(trace)`` a dict of all of them, and
+    ``print(trace)`` a table with a row for each step. The names keep the order in which
+    a step computes them, through ``jit`` too. Under ``jax.vmap`` the mapped axis comes
+    before time.
     """
 
     names: tuple[str, ...]
@@ -37,9 +41,13 @@ class Trace:
             raise KeyError(f"{name!r} is not in this trace; it has {self.names}.")
         return self.arrays[self.names.index(name)]
 
-    def items(self) -> Iterator[tuple[str, Array]]:
-        """Names with their values."""
-        return zip(self.names, self.arrays, strict=True)
+    def __iter__(self) -> Iterator[str]:
+        """The names."""
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        """How many names there are."""
+        return len(self.names)
 
     def __str__(self) -> str:
         """A table of the first features of each value, of one sequence."""
@@ -62,15 +70,22 @@ def trace(
     *,
     mask: Array | None = None,
     reset: Array | Reset | None = None,
+    key: Array | Keys | None = None,
 ) -> Trace:
     """Unroll one sequence and return every gate and state of every step by name.
 
-    Values at padded steps are zero. Cells inside a cell add their place to the name:
-    ``"1.h"`` is the state of the second layer of a stack, ``"backward.c"`` belongs to
-    the second direction of a bidirectional cell, in the order of the inputs. A cell of
-    one's own shows what it passes to `observe`, or else its carry and output. It works
-    under ``jax.jit`` and ``jax.vmap``; to print from inside a compiled step use
-    ``jax.debug.print``.
+    Names are those of the equations in the documentation of a cell. Values at padded
+    steps are zero. Where a combinator holds several cells, the place of each stands
+    before its names: ``"1.h"`` is the state of the second layer of a stack,
+    ``"1.0.h"`` that of the first layer of a stack in it, ``"backward.c"`` belongs to
+    the second direction of a bidirectional cell, in the order of the inputs. Your own
+    combinators are opened in the same way. A wrapper around one cell, such as
+    `residual`, adds no place, and its own names come first: where both have one name,
+    that of the cell inside is ``"cell.y"``. A cell of your own shows what it passes to
+    `observe`, or else its carry and output.
+
+    It works under ``jax.jit`` and ``jax.vmap``; to print from inside a compiled step
+    use ``jax.debug.print``.
 
     Args:
       cell: the cell.
@@ -79,6 +94,8 @@ def trace(
       xs: one sequence, ``(t, i)``.
       mask: as in ``cell.unroll``.
       reset: as in ``cell.unroll``.
+      key: as in ``cell.unroll``: with it the values are those of the same random
+        numbers, of dropout and noise, that ``unroll`` draws from it.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.lstm(1, 1, forget_bias=0.0)
@@ -90,8 +107,8 @@ def trace(
        1  0.914  0.914  0.983  0.914  1.408  0.811
     """
     start = cell.initial_carry(params)
-    carry, mask, reset = signals.read(start, carry, xs, mask, reset)
-    values = _values(cell, params, carry, xs, mask, reset)
+    carry, mask, reset = signals.read(start, carry, xs, mask, reset, key)
+    _, values = _of_sequence(cell, params, carry, xs, mask=mask, reset=reset, key=key)
     return Trace(tuple(values), tuple(values.values()))
 
 
@@ -155,103 +172,164 @@ def carry_gradients(
     return jax.tree.unflatten(structure, jax.grad(of_added)(zeros))
 
 
-def _values(cell, params, carry, xs, mask, reset) -> dict[str, Array]:
-    """Named values of a cell, through the cells that it is made of."""
-    opened = cell
-    while opened.spec is not None and opened.spec.name not in _COMBINATORS:
-        opened = opened.spec.build()  # a constructor of one's own may hide a stack
-    if opened.spec is None:
-        return _of_steps(cell, params, carry, xs, mask, reset)
-    through = _COMBINATORS[opened.spec.name]
-    return through(opened, params, carry, xs, mask, reset)
+def _of_sequence(
+    cell: Cell, params: Params, carry: Carry, xs: Any, **given: Any
+) -> tuple[Any, dict[str, Array]]:
+    """What ``unroll`` returns, and the named values of its steps."""
+    opened, spec, shapes = _opened(cell)
+    unroll = functools.partial(opened.unroll, **given)
+    done, found = harvest(unroll, params, carry, xs)
+    own = _shapes_of_a_step(opened, params, carry, xs)
+    values = _by_step(found, checks.time_steps(xs), {**(own or {}), **shapes})
+    if spec is not None and shapes:
+        values = _placed(spec, values)
+    elif not values or not values.keys() >= (own or {}).keys():
+        values = _without_names(cell, params, carry, xs, done[1], own, given)
+    mask = given["mask"]
+    if mask is not None:
+        values = {n: signals.zero_padding(v, mask) for n, v in values.items()}
+    return done, values
 
 
-def _of_steps(cell, params, carry, xs, mask, reset):
-    names = []
+def _of_step(
+    cell: Cell, params: Params, carry: Carry, x: Any
+) -> tuple[Any, dict[str, Array]]:
+    """What ``step`` returns, and its named values."""
+    opened, spec, shapes = _opened(cell)
+    (after, y), found = harvest(opened.step, params, carry, x)
+    values = {name: value for name, value, _ in found} or _plain(after, y)
+    return (after, y), _placed(spec, values) if spec and shapes else values
+
+
+def _opened(cell: Cell) -> tuple[Cell, Spec | None, dict[str, tuple[int, ...]]]:
+    """The cell with all that it computes in sight, and the shapes that its parts note.
+
+    A combinator is rebuilt around parts that name what they compute. Any other cell
+    walks time by a loop, for the inside of a kernel has no names.
+    """
+    spec, shapes = opening.combinator(cell), {}
+    if spec is not None:
+        swap = functools.partial(_naming, shapes)
+        return opening.rebuild(spec, swap), spec, shapes
+    made = opening.walked(cell)
+    opened = cell if made is None else made.build(traversal=scan.fused)
+    return opened, None, shapes
+
+
+def _naming(shapes: dict[str, tuple[int, ...]], part: opening.Part) -> Cell:
+    """The part, which names its values for the combinator around it."""
+    # No spec: two equal cells in one combinator must stay apart.
+    inner = part.cell
+
+    def named(values, time_axes):
+        for name, value in values.items():
+            shapes[f"{part.place}.{name}"] = value.shape[time_axes:]
+            observe(**{f"{part.place}.{name}": value})
 
     def step(params, carry, x):
-        closed, shape = jax.make_jaxpr(cell.step, return_shape=True)(params, carry, x)
-        found = {
-            eqn.params["name"]: eqn.outvars[0]
-            for eqn in closed.jaxpr.eqns
-            if eqn.primitive.name == "name"
+        done, values = _of_step(inner, params, carry, x)
+        named(values, 0)
+        return done
+
+    def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
+        given = {"mask": mask, "reset": reset, "key": key}
+        if reset is not None and not isinstance(reset, Reset):
+            given["reset"] = Reset(reset, inner.initial_carry(params))
+        done, values = _of_sequence(inner, params, carry, xs, **given)
+        if part.backwards:
+            values = {name: jnp.flip(value, 0) for name, value in values.items()}
+        named(values, 1)
+        return done
+
+    return Cell(inner.init, inner.initial_carry, step, unroll)
+
+
+def _placed(spec: Spec, values: dict[str, Array]) -> dict[str, Array]:
+    """The names as they are shown: the only cell of a wrapper needs no place."""
+    if not opening.wraps(spec):
+        return values
+    (part,) = opening.parts(spec)
+    place = f"{part.place}."
+    own = {name for name in values if not name.startswith(place)}
+    short = {name: name.removeprefix(place) for name in values}
+    return {
+        name if name not in own and short[name] in own else short[name]: value
+        for name, value in values.items()
+    }
+
+
+def _shapes_of_a_step(
+    cell: Cell, params: Params, carry: Carry, xs: Any
+) -> dict[str, tuple[int, ...]] | None:
+    """Shapes of the values that a step names, or None where a cell has no step."""
+
+    def values(params, carry, xs):
+        x = jax.tree.map(lambda a: jnp.asarray(a)[0], xs)
+        return {
+            name: value for name, value, _ in harvest(cell.step, params, carry, x)[1]
         }
-        # Nothing uses the named values; here they become results.
-        outvars = [*closed.jaxpr.outvars, *found.values()]
-        info = closed.jaxpr.debug_info._replace(result_paths=None)
-        jaxpr = closed.jaxpr.replace(outvars=outvars, debug_info=info)
-        run = jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))
-        values = run(*jax.tree.leaves((params, carry, x)))
-        leaves, structure = jax.tree.flatten(shape)
-        after, y = jax.tree.unflatten(structure, values[: len(leaves)])
-        named = dict(zip(found, values[len(leaves) :], strict=True)) or _plain(after, y)
-        names[:] = named
-        return after, tuple(named.values())
 
-    def project(params, x):
-        return x
-
-    _, values = scan.fused(project, step, params, carry, xs, mask=mask, reset=reset)
-    return dict(zip(names, values, strict=True))
+    try:
+        shapes = jax.eval_shape(values, params, carry, xs)
+    except NoStepError:
+        return None
+    return {name: value.shape for name, value in shapes.items()}
 
 
-def _plain(carry, y):
+def _by_step(
+    found: list[Named], time: int, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, Array]:
+    """Join what is named in one loop or several, or in none, to an entry a step.
+
+    A cell that is run several times over the sequence has as many series of values:
+    those after the first have a number.
+    """
+    series: dict[str, list[Array]] = {}
+    for name, value, loops in found:
+        shape = shapes.get(name, value.shape[max(loops, 1) :])
+        steps = math.prod(value.shape[: value.ndim - len(shape)])
+        series.setdefault(name, []).append(value.reshape(steps, *shape))
+    values = {}
+    for name, several in series.items():
+        joined = several[0] if len(several) == 1 else jnp.concatenate(several)
+        runs, rest = divmod(len(joined), time)
+        if not rest:
+            for run in range(runs):
+                shown = name if run == 0 else f"{name} ({run + 1})"
+                values[shown] = joined[run * time : (run + 1) * time]
+    return values
+
+
+def _without_names(cell, params, carry, xs, ys, own, given) -> dict[str, Array]:
+    """Values of a cell whose ``unroll`` names none, or fewer than its ``step``."""
+    if own is None:
+        return _plain((), ys)
+    if given["key"] is not None and jax.tree.leaves(carry):
+        # A step takes no key. What follows a step is padding where the carry after it
+        # is asked for: the random numbers of the whole sequence stay the same.
+        steps = jnp.arange(checks.time_steps(xs))
+        mask = True if given["mask"] is None else given["mask"]
+
+        def after(t):
+            until = given | {"mask": (steps <= t) & mask}
+            return cell.unroll(params, carry, xs, **until)[0]
+
+        return _plain(jax.vmap(after)(steps), ys)
+    if not jax.tree.leaves(carry) and not own:
+        return _plain(carry, ys)
+
+    def step(params, carry, x):
+        (after, y), found = harvest(cell.step, params, carry, x)
+        values = {name: value for name, value, _ in found}
+        return after, values or _plain(after, y)
+
+    walked = {"mask": given["mask"], "reset": given["reset"]}
+    return scan.fused(lambda params, x: x, step, params, carry, xs, **walked)[1]
+
+
+def _plain(carry: Carry, y: Any) -> dict[str, Array]:
     leaves = tree_leaves_with_path({"carry": carry, "y": y})
     return {keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
-def _of_stack(cell, params, carry, xs, mask, reset):
-    values = {}
-    resets = signals.split_reset(reset, len(carry))
-    layers = zip(cell.spec.cells, params, carry, resets, strict=True)
-    for i, (layer, p, c, r) in enumerate(layers):
-        values |= _prefixed(str(i), _values(layer, p, c, xs, mask, r))
-        xs = layer.unroll(p, c, xs, mask=mask, reset=r)[1]
-    return values
-
-
-def _of_parallel(cell, params, carry, xs, mask, reset):
-    values = {}
-    resets = signals.split_reset(reset, len(carry))
-    for i, child in enumerate(cell.spec.cells):
-        found = _values(child, params[i], carry[i], xs, mask, resets[i])
-        values |= _prefixed(str(i), found)
-    return values
-
-
-def _of_bidirectional(cell, params, carry, xs, mask, reset):
-    forward, *backward = cell.spec.cells
-    halves = parallel(forward, reverse(*(backward or [forward])))
-    values = _of_parallel(halves, params, carry, xs, mask, reset)
-    names = {"0": "forward", "1": "backward"}
-    return {names[name[0]] + name[1:]: value for name, value in values.items()}
-
-
-def _of_reverse(cell, params, carry, xs, mask, reset):
-    flipped = signals.flip(xs, mask, reset)
-    return signals.flip(_values(cell.spec.cells[0], params, carry, *flipped))[0]
-
-
-def _of_residual(cell, params, carry, xs, mask, reset):
-    return _values(cell.spec.cells[0], params, carry, xs, mask, reset)
-
-
-def _of_learned_carry(cell, params, carry, xs, mask, reset):
-    return _values(cell.spec.cells[0], params.cell, carry, xs, mask, reset)
-
-
-_COMBINATORS = {
-    "stack": _of_stack,
-    "parallel": _of_parallel,
-    "bidirectional": _of_bidirectional,
-    "reverse": _of_reverse,
-    "residual": _of_residual,
-    "learned_carry": _of_learned_carry,
-}
-
-
-def _prefixed(prefix: str, values: dict[str, Array]) -> dict[str, Array]:
-    return {f"{prefix}.{name}": value for name, value in values.items()}
 
 
 def _numbers(row: np.ndarray, most: int = 4) -> str:

@@ -42,9 +42,10 @@ def conv_lstm(
 
     .. math::
 
-        (i, f, g, o) &= x_t * W_{ih} + h_{t-1} * W_{hh} + b \\
-        c_t &= \sigma(f) \odot c_{t-1} + \sigma(i) \odot \tanh(g) \\
-        h_t &= \sigma(o) \odot \tanh(c_t)
+        (i, f, g, o) &= (\sigma, \sigma, \tanh, \sigma)(
+            x_t * W_{ih} + h_{t-1} * W_{hh} + b) \\
+        c_t &= f \odot c_{t-1} + i \odot g \\
+        h_t &= o \odot \tanh(c_t)
 
     The carry is ``LSTMCarry(c, h)``, both ``(*space, h)`` and zero at first; the output
     is ``h``. ``strides`` and ``padding`` are those of the input's convolution and

@@ -63,11 +63,13 @@ def full_lstm(
 
     .. math::
 
-        (i, f, g, o) &= x_t W_{ih} + h_{t-1} W_{hh} + b \\
-        f &= \sigma(f + p_f \odot c_{t-1}) \\
-        i &= \sigma(i + p_i \odot c_{t-1}), \text{ or } 1 - f \text{ if coupled} \\
-        c_t &= clip(f \odot c_{t-1} + i \odot \tanh(g)) \\
-        o &= \sigma(o + p_o \odot c_t) \\
+        (\hat i, \hat f, \hat g, \hat o) &= x_t W_{ih} + h_{t-1} W_{hh} + b \\
+        f &= \sigma(\hat f + p_f \odot c_{t-1}) \\
+        i &= \sigma(\hat i + p_i \odot c_{t-1}),
+            \text{ or } 1 - f \text{ if coupled} \\
+        g &= \tanh(\hat g) \\
+        c_t &= clip(f \odot c_{t-1} + i \odot g) \\
+        o &= \sigma(\hat o + p_o \odot c_t) \\
         h_t &= clip((o \odot \tanh(c_t)) W_{proj})
 
     Combine them as you like; with none of them it is `lstm`. The carry is

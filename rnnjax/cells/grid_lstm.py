@@ -42,19 +42,23 @@ def grid_lstm(
     .. math::
 
         (c'_0, h'_0) &= x_t W_{in} + b_{in} \\
-        H_l &= [h_{l, t-1}, h'_{l-1}] \\
-        (c_{l,t}, h_{l,t}) &= LSTM(c_{l,t-1}, H_l W_l + b_l) \\
-        (c'_l, h'_l) &= LSTM(c'_{l-1}, H_l W'_l + b'_l) \\
-        y_t &= h'_L \\
-        LSTM(c, (i, f, g, o)) &= (c_+, \sigma(o) \odot \tanh(c_+)), \quad
-            c_+ = \sigma(f) \odot c + \sigma(i) \odot \tanh(g)
+        (i, f, g, o)_l &= (\sigma, \sigma, \tanh, \sigma)(
+            [h_{l,t-1}, h'_{l-1}] W_l + b_l) \\
+        (i', f', g', o')_l &= (\sigma, \sigma, \tanh, \sigma)(
+            [h_{l,t-1}, h'_{l-1}] W'_l + b'_l) \\
+        c_{l,t} &= f_l \odot c_{l,t-1} + i_l \odot g_l, \quad
+            h_{l,t} = o_l \odot \tanh(c_{l,t}) \\
+        c'_l &= f'_l \odot c'_{l-1} + i'_l \odot g'_l, \quad
+            h'_l = o'_l \odot \tanh(c'_l) \\
+        y_t &= h'_L
 
     A block of the grid sees the states of both dimensions and updates both, each with
-    its own weights; the memory c' that runs up through the layers is to depth what c is
-    to time. The carry is ``LSTMCarry(c, h)``, both ``(l, h)`` and zero at first; the
-    output is ``y: (h,)``. This is the paper's grid, TensorFlow 1's
-    ``grid_rnn.Grid2LSTMCell``; the other dimension of its ``rnn.GridLSTMCell`` is
-    frequency.
+    its own weights; the memory c' that runs up through the layers is to depth what c
+    is to time. The carry is ``LSTMCarry(c, h)``, both ``(l, h)`` and zero at first; the
+    output is ``y: (h,)``. In `rnnjax.trace` gates and states have an axis of layers,
+    and those of depth a prime, ``"c'"``. This is the paper's grid, TensorFlow 1's
+    ``grid_rnn.Grid2LSTMCell``; its ``rnn.GridLSTMCell`` has frequency for the other
+    dimension.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
@@ -104,20 +108,26 @@ def grid_lstm(
         c, h = jnp.split(x @ params.w_in + params.b_in, 2)
         return LSTMCarry(c, h)
 
-    def memory(c, gates):
+    def memory(c, gates, mark):
         i, f, g, o = jnp.split(gates, 4)
-        c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
-        return LSTMCarry(c, jax.nn.sigmoid(o) * jnp.tanh(c))
+        i, f, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o)
+        g = jnp.tanh(g)
+        c = f * c + i * g
+        h = o * jnp.tanh(c)
+        named = {"i": i, "f": f, "g": g, "o": o, "c": c, "h": h}
+        observe(**{name + mark: value for name, value in named.items()})
+        return LSTMCarry(c, h)
 
     def step(params, carry, depth):
         def block(depth, layer):
             time, w, b = layer
             both = jnp.concatenate([time.h, depth.h])
             along_time, along_depth = jnp.einsum("i,dik->dk", both, w) + b
-            return memory(depth.c, along_depth), memory(time.c, along_time)
+            carry = memory(time.c, along_time, "")
+            return memory(depth.c, along_depth, "'"), carry
 
         depth, carry = lax.scan(block, depth, (carry, params.w, params.b))
-        observe(c=carry.c, h=carry.h, y=depth.h)
+        observe(y=depth.h)
         return carry, depth.h
 
     return recurrence(init, initial_carry, project, step, (input_size,), traversal)

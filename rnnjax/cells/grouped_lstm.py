@@ -35,9 +35,10 @@ def glstm(
 
     .. math::
 
-        (i, f, g, o)_j &= x_{t,j} W_{ih,j} + h_{t-1,j} W_{hh,j} + b_j \\
-        c_t &= \sigma(f) \odot c_{t-1} + \sigma(i) \odot \tanh(g) \\
-        h_t &= \sigma(o) \odot \tanh(c_t)
+        (i, f, g, o)_j &= (\sigma, \sigma, \tanh, \sigma)(
+            x_{t,j} W_{ih,j} + h_{t-1,j} W_{hh,j} + b_j) \\
+        c_t &= f \odot c_{t-1} + i \odot g \\
+        h_t &= o \odot \tanh(c_t)
 
     The carry is ``LSTMCarry(c, h)``, both ``(h,)`` and zero at first, group after
     group; the output is ``h``. It has an n-th of the weights and of the work. Put

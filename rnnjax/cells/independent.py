@@ -101,9 +101,10 @@ def indy_lstm(
 
     .. math::
 
-        (i, f, g, o) &= x_t W_{ih} + u \odot h_{t-1} + b \\
-        c_t &= \sigma(f) \odot c_{t-1} + \sigma(i) \odot \tanh(g) \\
-        h_t &= \sigma(o) \odot \tanh(c_t)
+        (i, f, g, o) &= (\sigma, \sigma, \tanh, \sigma)(
+            x_t W_{ih} + u \odot h_{t-1} + b) \\
+        c_t &= f \odot c_{t-1} + i \odot g \\
+        h_t &= o \odot \tanh(c_t)
 
     The carry is ``LSTMCarry(c, h)``, both ``(h,)`` and zero at first; the output is
     ``h``. ``u: (4, h)`` starts uniform in [-1, 1].

@@ -106,10 +106,10 @@ def dale_rnn(
         v_t &= (1 - dt) v_{t-1}
             + dt (x_t W_{ih} + (s \odot r_{t-1}) \lvert W_{hh} \rvert + b)
             + \sqrt{2 dt} \, noise \, \xi_t \\
-        r_t &= relu(v_t), \quad s = (1, \dots, 1, -1, \dots, -1)
+        r_t &= relu(v_t)
 
-    The rest is as in `leaky_rnn`. The first ``excitatory`` share of the units has
-    s = 1. The diagonal counts as zero: no unit drives itself. ``w_hh`` starts as a draw
+    The rest is as in `leaky_rnn`. s is 1 for the first ``excitatory`` share of the
+    units and -1 for the others. The diagonal counts as zero: no unit drives itself. ``w_hh`` starts as a draw
     from a Gamma distribution (shape 2), scaled so that excitation and inhibition of
     each unit balance and the spectral radius is about 1.5, as in the paper. The paper
     rectifies the weights; here their magnitude is taken instead, so that a weight that

@@ -41,11 +41,12 @@ def cfc(
 
     .. math::
 
-        m &= \varphi(x_t W_{ih} + h_{t-1} W_{hh} + b), \quad
-            \varphi(a) = 1.7159 \tanh(0.666 a) \\
-        (f, g, a, b) &= m W_{out} + b_{out} \\
+        m &= \varphi(x_t W_{ih} + h_{t-1} W_{hh} + b) \\
+        (f, g, a, b) &= (\tanh, \tanh, id, id)(m W_{out} + b_{out}) \\
         s &= \sigma(a \, elapsed + b) \\
-        h_t &= (1 - s) \odot \tanh(f) + s \odot \tanh(g)
+        h_t &= (1 - s) \odot f + s \odot g
+
+    with :math:`\varphi(a) = 1.7159 \tanh(0.666 a)`.
 
     The input is a pair ``(x, elapsed)`` with ``x: (i,)`` and ``elapsed: ()`` the time
     since the input before; a sequence is ``(xs, elapsed)`` with ``elapsed: (t,)``, ones
@@ -108,9 +109,9 @@ def cfc(
         for w, b in params.backbone:
             m = _lecun_tanh(m @ w + b)
         f, g, a, b = jnp.split(m @ params.w_out + params.b_out, 4)
-        s = jax.nn.sigmoid(a * elapsed + b)
-        h = (1 - s) * jnp.tanh(f) + s * jnp.tanh(g)
-        observe(s=s, h=h)
+        f, g, s = jnp.tanh(f), jnp.tanh(g), jax.nn.sigmoid(a * elapsed + b)
+        h = (1 - s) * f + s * g
+        observe(m=m, f=f, g=g, a=a, b=b, s=s, h=h)
         return h, h
 
     return recurrence(init, initial_carry, project, step, traversal=traversal)
@@ -169,17 +170,17 @@ def ltc(
             + \sum_j w_{jk}\, \sigma(s_{jk} (u_j - m_{jk})) (e_{jk} - v_k) \\
         v_k &\leftarrow \frac{C_k v_k + \delta (G_k E_k
             + \sum_j w_{jk}\, \sigma(s_{jk} (u_j - m_{jk}))\, e_{jk})}
-            {C_k + \delta (G_k + \sum_j w_{jk}\, \sigma(s_{jk} (u_j - m_{jk})))},
-            \quad \delta = elapsed / solver\_steps
+            {C_k + \delta (G_k + \sum_j w_{jk}\, \sigma(s_{jk} (u_j - m_{jk})))} \\
+        y_t &= scale\_out \odot v + b\_out
 
-    where j runs over the inputs (u = scale_in x + b_in) and the units (u = v): w, m, s,
-    e are weight, middle, slope and reversal of a synapse, G, E, C leak, leak_reversal
-    and capacitance of a unit; w, G and C enter through a softplus. The second line, the
-    paper's fused solver, is applied ``solver_steps`` times for each input and keeps v
-    between the reversal potentials.
+    where :math:`\delta = elapsed / solver\_steps` and j runs over the inputs (u =
+    scale_in x + b_in) and the units (u = v): w, m, s, e are weight, middle, slope and
+    reversal of a synapse, G, E, C leak, leak_reversal and capacitance of a unit; w, G
+    and C enter through a softplus. The second line, the paper's fused solver, is done
+    ``solver_steps`` times for each input and keeps v between the reversal potentials.
 
     The input is a pair ``(x, elapsed)``, as in `cfc`. The carry is ``v: (h,)``, zero at
-    first; the output is ``scale_out v + b_out``. It is ``LTCCell`` of the authors'
+    first; the output is ``y: (h,)``. It is ``LTCCell`` of the authors'
     package ncps, fully wired, with ``implicit_param_constraints=True``; a synapse
     that is not there has a weight whose softplus is zero, say -100.
 

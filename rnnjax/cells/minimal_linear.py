@@ -68,12 +68,13 @@ def min_gru(
     def project(params, x):
         z, n = jnp.split(x @ params.w + params.b, 2)
         z = jax.nn.sigmoid(z)
+        observe(z=z, n=n)
         return 1 - z, z * n
 
     def step(params, h, z):
         keep, update = z
         h = keep * h + update
-        observe(z=1 - keep, h=h)
+        observe(h=h)
         return h, h
 
     return recurrence(init, initial_carry, project, step, (input_size,), traversal)
@@ -91,7 +92,8 @@ def min_lstm(
 
     .. math::
 
-        f, i &= \sigma(x_t W_f + b_f), \sigma(x_t W_i + b_i) \\
+        f &= \sigma(x_t W_f + b_f) \\
+        i &= \sigma(x_t W_i + b_i) \\
         n &= x_t W_n + b_n \\
         h_t &= \frac{f}{f + i} \odot h_{t-1} + \frac{i}{f + i} \odot n
 
@@ -130,12 +132,13 @@ def min_lstm(
         # f / (f + i) of two sigmoids, without the division of zero by zero that they
         # come to when both gates are shut.
         keep = jax.nn.sigmoid(jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i))
+        observe(f=jax.nn.sigmoid(f), i=jax.nn.sigmoid(i), n=n)
         return keep, (1 - keep) * n
 
     def step(params, h, z):
         keep, update = z
         h = keep * h + update
-        observe(f=keep, h=h)
+        observe(h=h)
         return h, h
 
     return recurrence(init, initial_carry, project, step, (input_size,), traversal)

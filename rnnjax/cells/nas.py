@@ -33,8 +33,6 @@ def nas(
 
     .. math::
 
-        (z_0, \dots, z_7) &= x_t W_{ih}, \quad
-        (a_0, \dots, a_7) = h_{t-1} W_{hh} + b \\
         p &= \tanh(\sigma(z_0 + a_0) \odot relu(z_1 + a_1)) \\
         q &= \tanh(\sigma(z_2 + a_2) + relu(z_3 \odot a_3)) \\
         r &= \tanh(\tanh(z_4 + a_4) \odot \sigma(z_5 + a_5)) \\
@@ -42,8 +40,10 @@ def nas(
         c_t &= \tanh(p + c_{t-1}) \odot q \\
         h_t &= \tanh(c_t \odot \tanh(r + s))
 
-    The carry is ``LSTMCarry(c, h)``, both ``(h,)`` and zero at first; the output is
-    ``h``. The bias is optional in TensorFlow's ``NASCell``; ours starts at zero.
+    with the eight blocks :math:`z_k` of :math:`x_t W_{ih}` and :math:`a_k` of
+    :math:`h_{t-1} W_{hh} + b`. The carry is ``LSTMCarry(c, h)``, both ``(h,)`` and zero
+    at first; the output is ``h``. The bias is optional in TensorFlow's ``NASCell``;
+    ours starts at zero.
 
     Args:
       input_size: features of one input, ``x: (i,)``.

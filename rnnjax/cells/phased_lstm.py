@@ -50,10 +50,12 @@ def phased_lstm(
         k &= 2 \phi / r \text{ if } \phi < r / 2, \quad
             2 - 2 \phi / r \text{ if } r / 2 \le \phi < r, \quad
             \alpha \phi \text{ else} \\
-        (i, f, g, o) &= x_t W_{ih} + h_{t-1} W_{hh} + b \\
-        \tilde c &= \sigma(f + p_f \odot c_{t-1}) \odot c_{t-1}
-            + \sigma(i + p_i \odot c_{t-1}) \odot \tanh(g) \\
-        \tilde h &= \sigma(o + p_o \odot \tilde c) \odot \tanh(\tilde c) \\
+        (\hat i, \hat f, \hat g, \hat o) &= x_t W_{ih} + h_{t-1} W_{hh} + b \\
+        i &= \sigma(\hat i + p_i \odot c_{t-1}), \quad
+            f = \sigma(\hat f + p_f \odot c_{t-1}), \quad g = \tanh(\hat g) \\
+        \tilde c &= f \odot c_{t-1} + i \odot g \\
+        o &= \sigma(\hat o + p_o \odot \tilde c), \quad
+            \tilde h = o \odot \tanh(\tilde c) \\
         c_t &= k \odot \tilde c + (1 - k) \odot c_{t-1} \\
         h_t &= k \odot \tilde h + (1 - k) \odot h_{t-1}
 
@@ -132,6 +134,7 @@ def phased_lstm(
         period = jnp.exp(params.log_period.astype(wide))
         elapsed = time.astype(wide) - params.shift.astype(wide)
         phase = jnp.mod(elapsed, period) / period
+        observe(phi=phase)
         rising = 2 * phase / ratio_on
         opened = jnp.where(phase < ratio_on / 2, rising, 2 - rising)
         return jnp.where(phase < ratio_on, opened, leak * phase)

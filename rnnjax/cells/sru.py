@@ -39,9 +39,10 @@ def sru(
 
     .. math::
 
+        content &= x_t W_x \\
         f &= \sigma(x_t W_f + v_f \odot c_{t-1} + b_f) \\
         r &= \sigma(x_t W_r + v_r \odot c_{t-1} + b_r) \\
-        c_t &= f \odot c_{t-1} + (1 - f) \odot (x_t W_x) \\
+        c_t &= f \odot c_{t-1} + (1 - f) \odot content \\
         h_t &= r \odot \tanh(c_t) + (1 - r) \odot x_t
 
     The carry is ``c: (h,)``, zero at first; the output is ``h: (h,)``. Where the sizes
@@ -99,7 +100,7 @@ def sru(
         f, r = jax.nn.sigmoid(f), jax.nn.sigmoid(r)
         c = f * c + (1 - f) * content
         h = r * activation(c) + (1 - r) * highway
-        observe(f=f, r=r, c=c, h=h)
+        observe(content=content, f=f, r=r, c=c, h=h)
         return c, h
 
     return recurrence(init, initial_carry, project, step, (input_size,), traversal)

@@ -102,9 +102,10 @@ def intersection_rnn(
 
     .. math::
 
-        (g_h, n_h, g_y, n_y) &= x_t W_{ih} + h_{t-1} W_{hh} + b \\
-        h_t &= \sigma(g_h) \odot h_{t-1} + (1 - \sigma(g_h)) \odot \tanh(n_h) \\
-        y_t &= \sigma(g_y) \odot x_t + (1 - \sigma(g_y)) \odot relu(n_y)
+        (g_h, n_h, g_y, n_y) &= (\sigma, \tanh, \sigma, relu)(
+            x_t W_{ih} + h_{t-1} W_{hh} + b) \\
+        h_t &= g_h \odot h_{t-1} + (1 - g_h) \odot n_h \\
+        y_t &= g_y \odot x_t + (1 - g_y) \odot n_y
 
     The carry is ``h: (s,)``, zero at first; the output is ``y: (s,)``. As y mixes with
     x both have one size: for other inputs put `dense` in front, which is what the
@@ -145,9 +146,10 @@ def intersection_rnn(
         z, x = z
         gh, nh, gy, ny = jnp.split(z + h @ params.w_hh, 4)
         gh, gy = jax.nn.sigmoid(gh), jax.nn.sigmoid(gy)
-        h = gh * h + (1 - gh) * jnp.tanh(nh)
-        y = gy * x + (1 - gy) * jax.nn.relu(ny)
-        observe(gh=gh, gy=gy, h=h, y=y)
+        nh, ny = jnp.tanh(nh), jax.nn.relu(ny)
+        h = gh * h + (1 - gh) * nh
+        y = gy * x + (1 - gy) * ny
+        observe(gh=gh, nh=nh, gy=gy, ny=ny, h=h, y=y)
         return h, y
 
     return recurrence(init, initial_carry, project, step, (size,), traversal)

@@ -17,6 +17,7 @@ from rnnjax import checks, signals
 from rnnjax.cell import Cell, Keys, constructor
 from rnnjax.combinators.memoryless import time_distributed
 from rnnjax.combinators.stepping import draws, walk
+from rnnjax.observation import observe
 from rnnjax.signals import as_keys
 
 
@@ -146,7 +147,9 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
 
     With a key each entry of :math:`m_t` is one with probability ``rate``; without one
     it is ``rate`` itself, its expectation. An output that is part of the carry, as in
-    `lstm` and `gru`, is the one after zoneout.
+    `lstm` and `gru`, is the one after zoneout. In `rnnjax.trace` the state after it is
+    ``"carry"``, or ``"carry.h"`` and so on; the names of the cell are those of what the
+    cell computes, before zoneout.
 
     Args:
       cell: the cell; it draws no random numbers of its own.
@@ -188,6 +191,9 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
             return keep * old + (1 - keep) * new
 
         mixed = jax.tree.map(mix, keep, carry, after)
+        for path, leaf in jax.tree_util.tree_leaves_with_path({"carry": mixed}):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            observe(**{name: leaf})
         # A cell hands out its state as the very same array, which tells that it does.
         pairs = zip(jax.tree.leaves(after), jax.tree.leaves(mixed), strict=True)
         replaced = {id(old): new for old, new in pairs}

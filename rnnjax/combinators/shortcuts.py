@@ -8,6 +8,7 @@ from jax import Array
 
 from rnnjax import checks, signals
 from rnnjax.cell import Cell, Params, constructor
+from rnnjax.observation import observe
 
 
 @constructor
@@ -70,8 +71,8 @@ def highway(
 
     .. math::
 
-        g_t &= \sigma(x_t W + b) \\
-        y_t &= g_t \odot x_t + (1 - g_t) \odot cell(x_t)
+        gate_t &= \sigma(x_t W + b) \\
+        y_t &= gate_t \odot x_t + (1 - gate_t) \odot cell(x_t)
 
     Where the sizes differ the input passes as :math:`x_t W_{skip}`. For the sum with a
     projected input instead of a gate write ``parallel(cell, dense(i, o),
@@ -116,6 +117,7 @@ def highway(
                 f"({output_size},). Write output_size={y.shape[-1]}."
             )
         gate = jax.nn.sigmoid(x @ params.w + params.b)
+        observe(gate=gate)
         x = x if params.w_skip is None else x @ params.w_skip
         return gate * x + (1 - gate) * y
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax import cells, combinators
+from rnnjax.analysis import opening
 from rnnjax.cell import Cell, Params
 from rnnjax.export.graph import Graph, zeroed
 from rnnjax.interop import to_onnx_weights
@@ -30,16 +31,17 @@ def convert(place: Place, graph: Graph, counted: str) -> str:
     Raises:
       ValueError: for a cell that has none.
     """
-    spec = place.cell.spec
-    write = None if spec is None else _CONVERT.get(spec.constructor)
-    if write is None:
+    # Your own constructor may return a model of the cells known here.
+    cell = opening.made_by(place.cell, _CONVERT)
+    if cell is None:
         known = ", ".join(make.__name__ for make in _CONVERT)
         raise ValueError(
             f"{place.cell} has no ONNX graph; expected a model of {known}. Write it "
             "with those, or export StableHLO by rnnjax.export.unroll, which takes any "
             "cell."
         )
-    return write(place, graph, counted)
+    place = place._replace(cell=cell)
+    return _CONVERT[_spec(place).constructor](place, graph, counted)
 
 
 def _recurrent(place: Place, graph: Graph, counted: str) -> str:
@@ -99,53 +101,40 @@ def _name(path: Sequence[Any]) -> str:
 
 def _stack(place: Place, graph: Graph, counted: str) -> str:
     xs = place.xs
-    for i, cell in enumerate(_spec(place).cells):
-        path, params = (*place.path, i), place.params[i]
-        xs = convert(Place(cell, params, xs, path, place.backwards), graph, counted)
+    for inner in _inside(place):
+        xs = convert(inner._replace(xs=xs), graph, counted)
     return xs
 
 
-def _parallel(place: Place, graph: Graph, counted: str) -> str:
-    parts = [
-        convert(
-            place._replace(cell=cell, params=params, path=(*place.path, i)),
-            graph,
-            counted,
+def _inside(place: Place) -> list[Place]:
+    """Where the cells of a combinator are whose params are a tuple."""
+    parts = opening.parts(_spec(place))
+    return [
+        Place(
+            part.cell, p, place.xs, (*place.path, i), place.backwards ^ part.backwards
         )
-        for i, (cell, params) in enumerate(
-            zip(_spec(place).cells, place.params, strict=True)
-        )
+        for i, (part, p) in enumerate(zip(parts, place.params, strict=True))
     ]
+
+
+def _parallel(place: Place, graph: Graph, counted: str) -> str:
+    parts = [convert(inner, graph, counted) for inner in _inside(place)]
     return _merged(place, graph, parts)
 
 
 def _bidirectional(place: Place, graph: Graph, counted: str) -> str:
-    spec = _spec(place)
-    forward, backward = spec["forward"], spec["backward"] or spec["forward"]
-    paths = [(*place.path, 0), (*place.path, 1)]
-    merge = _merges().get(spec["merge"])
-    if not place.backwards and merge == "Concat" and _alike(forward, backward):
-        args = (place.cell, place.params, place.xs, paths)
-        return _layer(graph, counted, *args)
-    parts = [
-        convert(
-            Place(cell, params, place.xs, path, place.backwards != flipped),
-            graph,
-            counted,
-        )
-        for cell, params, path, flipped in zip(
-            (forward, backward), place.params, paths, (False, True), strict=True
-        )
-    ]
-    return _merged(place, graph, parts)
+    forward, backward = _inside(place)
+    concatenates = _merges().get(_spec(place)["merge"]) == "Concat"
+    if not place.backwards and concatenates and _alike(forward.cell, backward.cell):
+        paths = [forward.path, backward.path]
+        return _layer(graph, counted, place.cell, place.params, place.xs, paths)
+    return _parallel(place, graph, counted)
 
 
 def _alike(one: Cell, other: Cell) -> bool:
     """Whether a single node can be both directions."""
-    if one.spec is None or other.spec is None:
-        return False
     layers = (cells.lstm, cells.gru, cells.elman)
-    return one.spec.constructor in layers and one == other
+    return one == other and opening.made_by(one, layers) is not None
 
 
 def _merges() -> dict[Callable[..., Any], str]:
@@ -173,15 +162,12 @@ def _merged(place: Place, graph: Graph, parts: list[str]) -> str:
     return functools.reduce(lambda one, other: graph.node(op, [one, other]), parts)
 
 
-def _reverse(place: Place, graph: Graph, counted: str) -> str:
-    cell = _spec(place)["cell"]
-    flipped = place._replace(cell=cell, backwards=not place.backwards)
-    return convert(flipped, graph, counted)
-
-
 def _inner(place: Place, graph: Graph, counted: str) -> str:
-    """Without a key nothing is dropped: the cell inside, with the same params."""
-    return convert(place._replace(cell=_spec(place)["cell"]), graph, counted)
+    """The only cell inside, with the same params: without a key nothing is dropped."""
+    (part,) = opening.parts(_spec(place))
+    backwards = place.backwards ^ part.backwards
+    inside = place._replace(cell=part.cell, backwards=backwards)
+    return convert(inside, graph, counted)
 
 
 def _learned_carry(place: Place, graph: Graph, counted: str) -> str:
@@ -246,7 +232,7 @@ _CONVERT: dict[Callable[..., Cell], Callable[[Place, Graph, str], str]] = {
     combinators.stack: _stack,
     combinators.parallel: _parallel,
     combinators.bidirectional: _bidirectional,
-    combinators.reverse: _reverse,
+    combinators.reverse: _inner,
     combinators.residual: _residual,
     combinators.learned_carry: _learned_carry,
     combinators.dense: _dense,

@@ -9,10 +9,26 @@ import numpy as np
 from jax.core import Tracer
 
 from rnnjax import cells, combinators
+from rnnjax.analysis import opening
 from rnnjax.cell import Cell, Params, Spec
 from rnnjax.interop.arrays import check_dtypes
 from rnnjax.interop.report import Imported, Report, combine
 from rnnjax.interop.weights import Layer, Weights, check_shapes
+
+_KINDS = {
+    cells.lstm: "lstm",
+    cells.full_lstm: "lstm",
+    cells.gru: "gru",
+    cells.mgu: "mgu",
+    cells.elman: "elman",
+}
+_COMBINATORS = (
+    combinators.stack,
+    combinators.bidirectional,
+    combinators.with_dropout,
+    combinators.drop_connect,
+    combinators.dropout,
+)
 
 
 def layers_of(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Report]:
@@ -88,6 +104,8 @@ def _spec(cell: Cell, target: str) -> Spec:
 
 
 def _layers(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Report]:
+    # Your own constructor may return a model of the cells known here.
+    cell = opening.made_by(cell, (*_COMBINATORS, *_KINDS)) or cell
     spec = _spec(cell, target)
     make = spec.constructor
     if make is combinators.stack:
@@ -111,8 +129,7 @@ def _layers(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Repor
 def _both_directions(
     cell: Cell, spec: Spec, params: Params, target: str
 ) -> tuple[list[Layer], Report]:
-    forward, backward = spec["forward"], spec["backward"]
-    backward = forward if backward is None else backward
+    forward, backward = (part.cell for part in opening.parts(spec))
     if cell != combinators.bidirectional(forward, spec["backward"]):
         raise ValueError(
             f"{cell} merges its directions by {spec['merge']}; expected none, as "
@@ -134,15 +151,8 @@ def _both_directions(
 
 
 def _weights_of(cell: Cell, spec: Spec, params: Params, target: str) -> Weights:
-    kinds = {
-        cells.lstm: "lstm",
-        cells.full_lstm: "lstm",
-        cells.gru: "gru",
-        cells.mgu: "mgu",
-        cells.elman: "elman",
-    }
     given = dict(spec.arguments)
-    if spec.constructor not in kinds:
+    if spec.constructor not in _KINDS:
         raise ValueError(
             f"{cell} has no counterpart in {target}; expected lstm, gru or elman, "
             "stacked or bidirectional. Convert the recurrent part of the model, its "
@@ -153,7 +163,7 @@ def _weights_of(cell: Cell, spec: Spec, params: Params, target: str) -> Weights:
             f"{cell} has layer normalisation, which {target} does not have; expected "
             "none, as no other weights give the same function. Export a cell without."
         )
-    kind = "coupled_lstm" if given.get("coupled") else kinds[spec.constructor]
+    kind = "coupled_lstm" if given.get("coupled") else _KINDS[spec.constructor]
     names = ("activation", "cell_clip", "projection_clip")
     extra = {name: given[name] for name in names if name in given}
     fields = getattr(params, "_asdict", dict)()

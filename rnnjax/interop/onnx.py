@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnjax import combinators
+from rnnjax.analysis import opening
 from rnnjax.cell import Cell, Params
 from rnnjax.interop.arrays import check_dtypes, flatten, take
 from rnnjax.interop.layers import cell_of, check_params, layers_of
@@ -62,8 +63,9 @@ def to_onnx_weights(cell: Cell, params: Params) -> OnnxWeights:
     """
     check_params(cell, params, "ONNX")
     direction = "forward"
-    if cell.spec is not None and cell.spec.constructor is combinators.reverse:
-        cell, direction = cell.spec["cell"], "reverse"
+    turned = opening.made_by(cell, [combinators.reverse])
+    if turned is not None and turned.spec is not None:
+        cell, direction = turned.spec["cell"], "reverse"
     layers, report = layers_of(cell, params, "ONNX")
     if len(layers) != 1 or (direction == "reverse" and len(layers[0]) != 1):
         raise ValueError(

@@ -76,6 +76,11 @@ def more_hidden(size):
     return hidden(size)
 
 
+@rnnjax.constructor
+def around(cell):
+    return rnnjax.stack(cell, rnnjax.dense(4, 2))
+
+
 # The cell, and each row of its table: how deep it stands, and what is called.
 COMBINED = [
     (
@@ -118,6 +123,7 @@ COMBINED = [
         ["0 attention_window(3, 5, 2)", "1 cell gru(3, 4)"],
     ),
     (hidden(5), ["0 hidden(5)", "1 0 dense(3, 5)", "1 1 gru(5, 2)"]),
+    (around(GRU), ["0 around", "1 0 gru(3, 4)", "1 1 dense(4, 2)"]),
     (more_hidden(5), ["0 more_hidden(5)", "1 0 dense(3, 5)", "1 1 gru(5, 2)"]),
 ]
 
@@ -154,7 +160,7 @@ def hidden_pair(size):
 
 @rnnjax.constructor
 def bidirectional(cell):
-    """One's own, with a name that is taken and other arguments."""
+    """A user's, with a name that is taken and other arguments."""
     return rnnjax.stack(cell, rnnjax.dense(4, 2))
 
 
@@ -162,7 +168,7 @@ def bidirectional(cell):
     ("cell", "kind"),
     [
         (GRU, "gru"),
-        (bidirectional(GRU), "bidirectional"),
+        (bidirectional(GRU), "stack"),
         (hidden(5), "stack"),
         (hidden_pair(4), "bidirectional"),
         (rnnjax.bidirectional(GRU), "bidirectional"),
@@ -171,6 +177,11 @@ def bidirectional(cell):
 )
 def test_kinds(cell, kind):
     assert rnnjax.describe(cell, X).kind == kind
+
+
+def test_boxes_side_by_side_do_not_go_by_a_name():
+    assert not rnnjax.describe(bidirectional(GRU), X).across
+    assert rnnjax.describe(hidden_pair(4), X).across
 
 
 def without_spec():

@@ -13,6 +13,12 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 X, ID = np.zeros(3), np.zeros((), np.int32)
 
+
+@rnnjax.constructor
+def encoder(size, *, cell=rnnjax.gru):
+    return rnnjax.stack(rnnjax.dense(3, size), rnnjax.bidirectional(cell(size, size)))
+
+
 # The cell, one input, and the recurrent nodes of its graph in their order.
 CASES = {
     "lstm": (rnnjax.lstm(3, 4), X, ["LSTM"]),
@@ -73,6 +79,8 @@ CASES = {
         ["LSTM", "LSTM"],
     ),
     "dense": (rnnjax.dense(3, 2), X, []),
+    "your_constructor": (encoder(4), X, ["GRU"]),
+    "in_a_combinator": (rnnjax.reverse(encoder(4)), X, ["GRU", "GRU"]),
 }
 
 
@@ -210,18 +218,17 @@ def test_axes_and_names_of_the_graph():
     }
 
 
-@rnnjax.constructor
-def of_my_own(size):
-    return rnnjax.gru(size, size)
-
-
 REFUSED = {
     "another cell": (
         rnnjax.stack(rnnjax.mgu(3, 4)),
         X,
         r"mgu\(3, 4\) has no ONNX graph",
     ),
-    "a constructor": (of_my_own(3), X, r"of_my_own\(3\) has no ONNX graph"),
+    "your constructor": (
+        encoder(3, cell=rnnjax.mgu),
+        X,
+        r"mgu\(3, 3\) has no ONNX graph",
+    ),
     "zoneout": (rnnjax.zoneout(rnnjax.gru(3, 4), 0.1), X, "zoneout"),
     "merge": (
         rnnjax.bidirectional(rnnjax.gru(3, 4), merge=lambda a, b: a - b),

@@ -502,3 +502,21 @@ def test_every_conversion_has_a_runnable_example():
     functions = [getattr(interop, n) for n in interop.__all__ if n[0].islower()]
     assert len(functions) >= 20
     assert all(">>> " in function.__doc__ for function in functions)
+
+
+def test_what_your_own_constructor_returns_is_converted():
+    @rnnjax.constructor
+    def bidirectional(layers):  # a name that is taken
+        return rnnjax.stack(*[rnnjax.gru(3, 3)] * layers)
+
+    @rnnjax.constructor
+    def model():
+        return bidirectional(2)
+
+    plain = rnnjax.stack(rnnjax.gru(3, 3), rnnjax.gru(3, 3))
+    params = plain.init(jax.random.key(0))
+    expected = interop.to_torch(plain, params)
+    found = interop.to_torch(model(), params)
+    assert found.arrays.keys() == expected.arrays.keys()
+    for name, array in expected.arrays.items():
+        np.testing.assert_array_equal(found.arrays[name], array)
