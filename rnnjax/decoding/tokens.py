@@ -1,4 +1,4 @@
-"""Sequences that a cell continues by itself, and the loss to train it with.
+"""Sequences that a cell writes by itself, and the loss to train it with.
 
 Everything here is for one example, as a cell is; ``jax.vmap`` makes a batch of it, and
 ``jax.jit`` compiles it.
@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
+from jax.core import Tracer
 
 from rnnjax import checks
 from rnnjax.cell import Carry, Cell, Params
@@ -44,10 +46,17 @@ def sample(
     Args:
       key: a typed key.
       logits: ``(..., v)``.
-      temperature: above one flatter, below one sharper; positive.
+      temperature: above one the choice is freer, below one safer, and zero takes the
+        most likely token.
       top_k: only this many tokens of the largest logits can be drawn.
       top_p: only the most likely tokens can be drawn, as few as have this probability
-        together; at least one. Both limits together count both.
+        together; at least one. With both limits a token must pass both.
+
+    Raises:
+      TypeError: without a key.
+      ValueError: for a ``temperature`` below zero, a ``top_k`` that is no positive
+        integer, and a ``top_p`` outside of [0, 1]. Values that ``jax.jit`` traces are
+        not seen.
 
     References: top-k: Fan, Lewis, Dauphin 2018, arXiv:1805.04833; top-p: Holtzman et
     al. 2020, arXiv:1904.09751.
@@ -60,8 +69,13 @@ def sample(
     [0, 2]
     """
     key = checks.key(key)
-    logits = logits / temperature
-    kept = jnp.ones(logits.shape, bool)
+    _within("temperature", temperature, jnp.inf, "zero or a positive number", 0.8)
+    if top_p is not None:
+        _within("top_p", top_p, 1.0, "a probability in [0, 1]", 0.9)
+    likeliest = jnp.argmax(logits, -1, keepdims=True)
+    frozen = jnp.asarray(temperature) == 0
+    logits = logits / jnp.where(frozen, 1, temperature)
+    kept = ~frozen | (jnp.arange(logits.shape[-1]) == likeliest)
     if top_k is not None:
         size = min(checks.size("top_k", top_k), logits.shape[-1])
         kept = logits >= lax.top_k(logits, size)[0][..., -1:]
@@ -76,8 +90,21 @@ def sample(
     )
 
 
+def _within(name: str, value: Any, highest: float, expected: str, write: float) -> None:
+    """Refuse numbers that are not from zero to ``highest``, where they can be seen."""
+    if isinstance(value, Tracer):
+        return
+    numbers = np.asarray(value)
+    if (
+        jnp.issubdtype(numbers.dtype, np.number)
+        and ((numbers >= 0) & (numbers <= highest)).all()
+    ):
+        return
+    raise ValueError(f"{name} is {value!r}; expected {expected}. Write {name}={write}.")
+
+
 class Generated(NamedTuple):
-    """``tokens: (steps,)``, zero behind ``length``; ``logits: (steps, v)``; ``carry``.
+    """``tokens: (steps,)``, zero after ``length``; ``logits: (steps, v)``; ``carry``.
 
     ``length`` counts the end token, where there is one.
     """
@@ -99,16 +126,16 @@ def generate(
     end_token: int | None = None,
     key: Array | None = None,
 ) -> Generated:
-    """Let a cell from token to logits write on, each token it picks its next input.
+    """Generate tokens: each one that the cell picks is its next input.
 
     Args:
       cell: takes a token, returns logits ``(v,)``, for example ``stack(embedding(v, e),
         lstm(e, h), dense(h, v))``.
       params: its parameters.
-      carry: the carry of one example, that of an encoder or after a prompt.
+      carry: the carry of one example, from an encoder or after a prompt.
       start_token: the first input.
       steps: how many tokens at most.
-      pick: ``(key, logits) -> token``, `greedy`, `sample` or one's own.
+      pick: ``(key, logits) -> token``, such as `greedy` or `sample`.
       end_token: the token after which it stops.
       key: for ``pick``; each step gets another.
 
@@ -160,9 +187,10 @@ def scheduled_sampling(
       params: its parameters.
       carry: the carry of one example.
       tokens: ``(t,)``, the inputs as in teacher forcing, the start token first.
-      probability: of taking the cell's own choice; let it grow during training.
+      probability: how likely the cell's own choice is, one number or ``(t,)``; let it
+        grow during training.
       key: for the coin, the choices, and the cell's own random numbers.
-      length: how many tokens count; all if left out. Logits behind are zero.
+      length: how many tokens count; all if left out. Logits after them are zero.
       pick: how the cell chooses, `sample` or `greedy`.
 
     Reference: Bengio, Vinyals, Jaitly, Shazeer 2015, arXiv:1506.03099.
@@ -176,25 +204,100 @@ def scheduled_sampling(
     >>> logits.shape
     (3, 10)
     """
-    key_coin, key_pick, key_cell = jax.random.split(checks.key(key), 3)
+
+    def choose(key, logits, given):
+        return pick(key, lax.stop_gradient(logits)).astype(given.dtype)
+
     tokens = jnp.asarray(tokens)
-    steps = checks.time_steps(tokens)
+    given = (cell, params, carry, tokens, probability, choose)
+    return _scheduled(*given, key=key, length=length)
+
+
+def _output(y: Array, x: Array) -> Array:
+    del x
+    return y
+
+
+def scheduled_outputs(
+    cell: Cell,
+    params: Params,
+    carry: Carry,
+    xs: Any,
+    probability: float | Array,
+    *,
+    key: Array,
+    length: Any = None,
+    feed: Callable[[Array, Array], Array] = _output,
+) -> tuple[Carry, Array]:
+    """Train a cell partly on its own outputs: ``(carry, ys: (t, o))``.
+
+    Each input after the first is, with some probability, the cell's last output instead
+    of the given input. Gradients go through it. With probability zero it is
+    ``cell.unroll(params, carry, xs)``. For tokens see `scheduled_sampling`.
+
+    Args:
+      cell: a cell whose output can be its next input.
+      params: its parameters.
+      carry: the carry of one example.
+      xs: ``(t, i)``, the inputs as without it.
+      probability: how likely the cell's own output is, one number or ``(t,)``; let it
+        grow during training.
+      key: for the coin and the cell's own random numbers.
+      length: how many steps count; all if left out. Outputs after them are zero.
+      feed: ``(y, x) -> x``, the next input from the output and from the input that is
+        given for that step; by default the output. ``lambda y, x:
+        jnp.concatenate([y, x[len(y):]])`` keeps what the cell cannot predict.
+
+    Raises:
+      ValueError: for a ``feed`` whose result has not the shape of an input.
+
+    Reference: Bengio, Vinyals, Jaitly, Shazeer 2015, arXiv:1506.03099.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.stack(rnnjax.gru(2, 8), rnnjax.dense(8, 2))
+    >>> params = cell.init(jax.random.key(0))
+    >>> carry, ys = rnnjax.scheduled_outputs(
+    ...     cell, params, cell.initial_carry(params), jnp.ones((5, 2)), 0.25,
+    ...     key=jax.random.key(1))
+    >>> ys.shape
+    (5, 2)
+    """
+
+    def choose(key, y, given):
+        del key
+        x = jnp.asarray(feed(y, given))
+        if x.shape != given.shape:
+            raise ValueError(
+                f"feed returned shape {x.shape}; expected {given.shape}, that of an "
+                "input, as xs has them. Let the cell end in rnnjax.dense with as many "
+                "features, or write feed=lambda y, x: jnp.concatenate([y, x[len(y):]])."
+            )
+        return x.astype(given.dtype)
+
+    given = (cell, params, carry, jnp.asarray(xs), probability, choose)
+    return _scheduled(*given, key=key, length=length)
+
+
+def _scheduled(cell, params, carry, xs, probability, choose, *, key, length):
+    """Unroll with inputs of which some come from ``choose(key, y, x)``."""
+    key_coin, key_pick, key_cell = jax.random.split(checks.key(key), 3)
+    steps = checks.time_steps(xs)
     last = jnp.asarray(steps if length is None else length, jnp.int32)
     own = jax.random.bernoulli(key_coin, probability, (steps,))
 
-    def follow(t, carry, logits, state):
-        choice = pick(jax.random.fold_in(key_pick, t), lax.stop_gradient(logits))
-        given = jnp.take(tokens, t + 1, mode="clip")
-        x = jnp.where(own[t], choice.astype(tokens.dtype), given)
-        return Next(x, carry, logits, t + 1 >= last, state)
+    def follow(t, carry, y, state):
+        given = jnp.take(xs, t + 1, axis=0, mode="clip")
+        choice = choose(jax.random.fold_in(key_pick, t), y, given)
+        x = jnp.where(own[t], choice, given)
+        return Next(x, carry, y, t + 1 >= last, state)
 
-    given = (cell, params, carry, tokens[0], follow)
+    given = (cell, params, carry, xs[0], follow)
     raw = raw_unroll(*given, steps=steps, finished=last == 0, key=key_cell)
     return raw.carry, raw.emits
 
 
 def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
-    r"""Cross-entropy of tokens, averaged by weight.
+    r"""Cross-entropy of tokens, the mean by weight.
 
     .. math:: -\frac{\sum_t w_t \log softmax(logits_t)_{targets_t}}{\sum_t w_t}
 

@@ -195,9 +195,7 @@ def scheduled_outputs(probability, auxiliary=False):
         state = tf.constant(draw(16, BATCH, 4))
         decoder = seq2seq.BasicDecoder(cell, helper, state)
         found, h, _ = seq2seq.dynamic_decode(decoder, impute_finished=True)
-        outputs = tf.ensure_shape(
-            found.rnn_output, [BATCH, TIME, cell.output_size]
-        )
+        outputs = tf.ensure_shape(found.rnn_output, [BATCH, TIME, cell.output_size])
         coins = tf.cast(found.sample_id, tf.int32)
         results = {"outputs": outputs, "h": h, "coins": coins, "state": state}
         return results, {"xs": x, "h0": state}
@@ -257,9 +255,7 @@ def penalties(length, coverage):
                 length_penalty_weight=length,
                 coverage_penalty_weight=coverage,
             )
-            found, last, lengths = seq2seq.dynamic_decode(
-                decoder, maximum_iterations=12
-            )
+            found, last, _ = seq2seq.dynamic_decode(decoder, maximum_iterations=12)
         results = {
             "tokens": found.predicted_ids,
             "lengths": last.lengths,
