@@ -153,15 +153,21 @@ def embedding_lookup(
 
 
 def pad_sequences(
-    sequences: Sequence[Any], length: int | None = None
+    sequences: Sequence[Any], length: int | None = None, *, value: Any = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ragged to padded: ``(xs: (b, t, ...), lengths: (b,))`` with zeros behind.
+    """Ragged to padded: ``(xs: (b, t, ...), lengths: (b,))``, padding at the end.
 
     It works on the host, in NumPy, where sequences of many lengths live.
 
     Args:
       sequences: arrays ``(t_i, ...)``.
       length: t; that of the longest sequence if left out.
+      value: what the padding holds, for example the id of a padding token. The cells
+        of this library read none of it.
+
+    Raises:
+      ValueError: for a ``length`` below that of the longest sequence, and a ``value``
+        that the dtype of the sequences cannot hold.
 
     >>> import rnnjax
     >>> xs, lengths = rnnjax.pad_sequences([[1, 2, 3], [4]])
@@ -178,7 +184,13 @@ def pad_sequences(
             f"expected at least those. Write length={longest}, or cut the sequences."
         )
     first = max(arrays, key=len)
-    xs = np.zeros((len(arrays), length, *first.shape[1:]), first.dtype)
+    if np.result_type(first.dtype, value) != first.dtype:
+        raise ValueError(
+            f"value is {value!r}, and sequences hold {first.dtype}; expected a value "
+            "of that dtype. Write value=0, or convert the sequences to "
+            f"{np.result_type(first.dtype, value)}."
+        )
+    xs = np.full((len(arrays), length, *first.shape[1:]), value, first.dtype)
     for row, a in zip(xs, arrays, strict=True):
         row[: len(a)] = a
     return xs, lengths
