@@ -111,6 +111,7 @@ from rnnjax.decoding import (
     greedy,
     raw_unroll,
     sample,
+    scheduled_outputs,
     scheduled_sampling,
     sequence_loss,
 )
@@ -251,6 +252,7 @@ __all__ = [
     "reverse_sequence",
     "sample",
     "scan",
+    "scheduled_outputs",
     "scheduled_sampling",
     "sequence_loss",
     "sequence_mask",

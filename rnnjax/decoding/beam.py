@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from rnnjax import checks
-from rnnjax.attention import AttentionCarry
 from rnnjax.cell import Carry, Cell, Params
+from rnnjax.combinators.attending import AttentionCarry
 from rnnjax.decoding.loop import Next, raw_unroll
 
 

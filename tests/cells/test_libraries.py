@@ -1,4 +1,4 @@
-"""Values and gradients of real libraries, recorded by the scripts in ../reference."""
+"""Values and gradients of real libraries, recorded by the scripts in ../recorded."""
 
 import functools
 import pathlib

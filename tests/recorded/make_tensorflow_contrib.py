@@ -4,7 +4,7 @@ Contrib is in no later release. Needs Python 3.7:
 
     python3.7 -m venv tf1
     tf1/bin/pip install tensorflow==1.15.5 "protobuf<3.21"
-    tf1/bin/python tests/reference/make_tensorflow_contrib.py
+    tf1/bin/python tests/recorded/make_tensorflow_contrib.py
 
 Every case draws our params, converts them to TensorFlow's layout inside the graph and
 differentiates by ours: what is stored is in our letters, outputs and gradients are

@@ -11,7 +11,7 @@ import pytest
 import rnnjax
 
 KEY = jax.random.key(0)
-RECORDED = pathlib.Path(__file__).parent / "reference" / "wrappers_tf1.npz"
+RECORDED = pathlib.Path(__file__).parents[1] / "recorded" / "wrappers_tf1.npz"
 close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9)
 
 

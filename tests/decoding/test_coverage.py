@@ -13,7 +13,7 @@ import rnnjax
 
 END = 2
 PLACES = jnp.arange(5)
-RECORDED = pathlib.Path(__file__).parent / "reference" / "wrappers_tf1.npz"
+RECORDED = pathlib.Path(__file__).parents[1] / "recorded" / "wrappers_tf1.npz"
 
 
 def decoder(vocabulary):
