@@ -93,6 +93,18 @@ CASES = {
         full_lstm_params,
         lstm_carry,
     ),
+    "tf1_lstm_block": (rnnjax.lstm(2, 3), lstm_params, lstm_carry),
+    "tf1_gru_block": (
+        rnnjax.gru(2, 3, reset_after=False),
+        lambda p: cells.GRUParams(**p, b_hn=None),
+        only,
+    ),
+    "tf1_nas": (rnnjax.nas(2, 3), lambda p: cells.NASParams(**p), lstm_carry),
+    "tf1_conv_lstm": (
+        rnnjax.conv_lstm((5, 4, 2), 3, (3, 2)),
+        lambda p: cells.ConvLSTMParams(**p),
+        lstm_carry,
+    ),
     "tf1_coupled": (
         rnnjax.full_lstm(
             2, 3, peepholes=True, coupled=True, projection_size=2, projection_clip=0.3
@@ -122,6 +134,11 @@ CASES = {
         lstm_carry,
     ),
     "tf1_grid": (rnnjax.grid_lstm(2, 3, 1), grid_params, lstm_carry),
+    "tf1_grid2": (
+        rnnjax.grid_lstm(2, 3, 1, depth_last=True),
+        grid_params,
+        lstm_carry,
+    ),
     "tf1_indrnn": (
         rnnjax.indrnn(2, 3, activation=jnp.tanh),
         lambda p: cells.IndependentParams(**p),

@@ -26,13 +26,15 @@ INPUTS, HIDDEN, PROJECTED, GROUPS = 2, 3, 2, 2
 pair = rnn.LSTMStateTuple
 
 
-def case(name, params, carry, run, inputs=INPUTS, dtype=np.float64, more=None):
+def case(
+    name, params, carry, run, inputs=INPUTS, space=(), dtype=np.float64, more=None
+):
     """Store what ``run(params, xs, carry) -> (ys, carry)`` gives, and its gradients.
 
     ``more``: arrays that go in besides, by name; they are added to ``params``.
     """
     draw = recorded.drawer(name)
-    arrays = recorded.given(draw, params, (inputs,), carry)
+    arrays = recorded.given(draw, params, (*space, inputs), carry)
     arrays = {k: v.astype(dtype) for k, v in arrays.items()}
     arrays.update(more or {})
     with tf.Graph().as_default(), tf.Session() as session:
@@ -104,6 +106,43 @@ I_J_F_O = [0, 2, 1, 3]
 
 def lstm_bias(b):
     return gates(without(b, 1, 4), I_J_F_O)
+
+
+def block_lstm(p, xs, carry):
+    values = {"kernel": gates(rows(p), I_J_F_O), "bias": lstm_bias(p["b"])}
+    cell = rnn.LSTMBlockCell(HIDDEN)
+    ys, last = dynamic_rnn(cell, values, xs, pair(carry["c"], carry["h"]))
+    return ys, {"c": last.c, "h": last.h}
+
+
+def block_gru(p, xs, carry):
+    two, kernel = 2 * HIDDEN, rows(p)
+    values = {
+        "gates/kernel": kernel[:, :two],
+        "gates/bias": p["b"][:two],
+        "candidate/kernel": kernel[:, two:],
+        "candidate/bias": p["b"][two:],
+    }
+    ys, h = dynamic_rnn(rnn.GRUBlockCellV2(HIDDEN), values, xs, carry["h"])
+    return ys, {"h": h}
+
+
+def nas(p, xs, carry):
+    values = {"kernel": p["w_ih"], "recurrent_kernel": p["w_hh"], "bias": p["b"]}
+    cell = rnn.NASCell(HIDDEN, use_bias=True, dtype=tf.float64)
+    ys, last = dynamic_rnn(cell, values, xs, pair(carry["c"], carry["h"]))
+    return ys, {"c": last.c, "h": last.h}
+
+
+def convolutional(p, xs, carry):
+    # Rows of the input and of the state are joined along their features.
+    cell = rnn.Conv2DLSTMCell(
+        input_shape=[5, 4, INPUTS], output_channels=HIDDEN, kernel_shape=[3, 2]
+    )
+    kernel = tf.concat([p["w_ih"], p["w_hh"]], axis=2)
+    values = {"kernel": gates(kernel, I_J_F_O), "biases": lstm_bias(p["b"])}
+    ys, last = dynamic_rnn(cell, values, xs, pair(carry["c"], carry["h"]))
+    return ys, {"c": last.c, "h": last.h}
 
 
 def coupled(p, xs, carry):
@@ -257,6 +296,17 @@ def with_more(params, **more):
 def main():
     h, c = {"h": (HIDDEN,)}, {"c": (HIDDEN,)}
     ch = {"c": (HIDDEN,), "h": (HIDDEN,)}
+    single = {"dtype": np.float32}  # all that the fused kernels are compiled for
+    case("tf1_lstm_block", shapes(4), ch, block_lstm, **single)
+    case("tf1_gru_block", shapes(3), h, block_gru, **single)
+    case("tf1_nas", shapes(8), ch, nas)
+    params = {
+        "w_ih": (3, 2, INPUTS, 4 * HIDDEN),
+        "w_hh": (3, 2, HIDDEN, 4 * HIDDEN),
+        "b": (4 * HIDDEN,),
+    }
+    carry = {"c": (5, 4, HIDDEN), "h": (5, 4, HIDDEN)}
+    case("tf1_conv_lstm", params, carry, convolutional, space=(5, 4))
     params = with_more(
         shapes(3, PROJECTED), peepholes=(2, HIDDEN), w_proj=(HIDDEN, PROJECTED)
     )

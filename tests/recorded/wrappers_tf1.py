@@ -48,7 +48,7 @@ def answer(name, build):
             for name_of, tensor in by.items():
                 # A hard choice has no gradient.
                 gradient = tf.gradients(loss, tensor, unconnected_gradients="zero")
-                results["d_" + name_of] = gradient[0]
+                results["d_" + name_of] = tf.convert_to_tensor(gradient[0])
             SAVED[name + "/weights"] = weights
         for variable in variables:
             results[plain(variable)] = variable
@@ -81,6 +81,64 @@ def highway():
     x = xs()
     ys, h = tf.nn.dynamic_rnn(cell, x, LENGTHS, dtype=tf.float64)
     return {"outputs": ys, "h": h}, {"xs": x}
+
+
+def static():
+    x = xs()
+    ys, h = tf.nn.static_rnn(
+        rnn.BasicRNNCell(4),
+        tf.unstack(x, axis=1),
+        dtype=tf.float64,
+        sequence_length=LENGTHS,
+    )
+    return {"outputs": tf.stack(ys, 1), "h": h}, {"xs": x}
+
+
+def raw():
+    """Each output, doubled, is emitted; its first features are the next input."""
+    x, cell = xs(), rnn.BasicRNNCell(4)
+
+    def follow(time, y, state, loop_state):
+        if y is None:
+            state, emit, next_x = cell.zero_state(BATCH, tf.float64), None, x[:, 0]
+            emit = tf.zeros([4], tf.float64)
+        else:
+            emit, next_x = 2 * y, y[:, :INPUT]
+        return time >= LENGTHS, next_x, state, emit, loop_state
+
+    emits, h, _ = tf.nn.raw_rnn(cell, follow)
+    ys = tf.ensure_shape(tf.transpose(emits.stack(), [1, 0, 2]), [BATCH, TIME, 4])
+    return {"outputs": ys, "h": h}, {"xs": x}
+
+
+def wrapped(make, ids=False):
+    def build():
+        x = tf.constant(np.random.RandomState(18).randint(0, 7, (BATCH, TIME, 1)))
+        x = x if ids else xs()
+        ys, h = tf.nn.dynamic_rnn(make(), x, LENGTHS, dtype=tf.float64)
+        return {"outputs": ys, "h": h}, {} if ids else {"xs": x}
+
+    return build
+
+
+def projected_residual():
+    def add(x, y):
+        return y + tf.layers.dense(x, 4, name="skip")
+
+    return tf.nn.rnn_cell.ResidualWrapper(rnn.BasicRNNCell(4), add)
+
+
+def projected():
+    cell = rnn.InputProjectionWrapper(rnn.BasicRNNCell(4), 5)
+    return rnn.OutputProjectionWrapper(cell, 2)
+
+
+def backwards():
+    x = xs()
+    cell = rnn.FusedRNNCellAdaptor(rnn.BasicRNNCell(4), use_dynamic_rnn=True)
+    cell = rnn.TimeReversedFusedRNN(cell)
+    ys, h = cell(tf.transpose(x, [1, 0, 2]), sequence_length=LENGTHS, dtype=tf.float64)
+    return {"outputs": tf.transpose(ys, [1, 0, 2]), "h": h}, {"xs": x}
 
 
 def memory(mechanism):
@@ -305,6 +363,16 @@ def decode(beams):
 
 answer("attention_window", attention_window)
 answer("highway", highway)
+answer("static", static)
+answer("raw", raw)
+residual = tf.nn.rnn_cell.ResidualWrapper
+answer("residual", wrapped(lambda: residual(rnn.BasicRNNCell(INPUT))))
+answer("residual_projected", wrapped(projected_residual))
+answer("projected", wrapped(projected))
+answer(
+    "embedded", wrapped(lambda: rnn.EmbeddingWrapper(rnn.BasicRNNCell(4), 7, 3), True)
+)
+answer("backwards", backwards)
 answer("bahdanau", memory(seq2seq.BahdanauAttention))
 answer("luong", memory(seq2seq.LuongAttention))
 bahdanau = functools.partial(seq2seq.BahdanauAttention, normalize=True)
