@@ -115,6 +115,7 @@ from rnnjax.decoding import (
     scheduled_sampling,
     sequence_loss,
 )
+from rnnjax.lookup import embedding_lookup
 from rnnjax.observation import observe
 from rnnjax.pooling import (
     attention_pool,
@@ -127,7 +128,6 @@ from rnnjax.sequences import (
     Packed,
     boolean_mask,
     concatenate_carries,
-    embedding_lookup,
     pack,
     pad_sequences,
     pad_to_bucket,

@@ -75,7 +75,7 @@ def attention(
     Scaled, the additive score has :math:`g v / |v|` in place of v and a bias beside
     :math:`q_t W_q`; the multiplicative one is multiplied by g. Monotonic attention
     replaces the softmax: it starts at the memory's first step, and at every step of the
-    decoder moves forward from where it was until it stops, with probability p:
+    decoder it moves forward from where it was until it stops, with probability p:
 
     .. math::
 
@@ -152,7 +152,7 @@ def attention(
         if monotonic is None and value:
             raise ValueError(
                 f"{name} is {value!r} without monotonic attention; a softmax has no "
-                "use for it. Write monotonic='soft' beside it."
+                f"use for it. Write monotonic='soft', {name}={value!r}."
             )
 
     def init(key):

@@ -59,7 +59,7 @@ def attention_window(cell: Cell, input_size: int, size: int, length: int) -> Cel
     Args:
       cell: the cell, for inputs of ``input_size`` features.
       input_size: features of one input (TensorFlow's ``input_size`` too).
-      size: units of the output (``attn_size``, and ``attn_vec_size`` equal to it).
+      size: units of the output (``attn_size`` and ``attn_vec_size`` in one).
       length: how many outputs are kept (``attn_length``).
 
     Reference: Cheng, Dong, Lapata 2016, Long short-term memory-networks for machine

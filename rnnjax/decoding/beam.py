@@ -56,8 +56,8 @@ def beam_search(
       params: its parameters.
       carry: the carry of one example.
       start_token: the first input.
-      steps: how many tokens at most; sequences that have not ended by then count as
-        they are.
+      steps: how many tokens at most. A sequence that has not ended by then counts as
+        if it ended there.
       beams: how many sequences are kept.
       end_token: the token that ends a sequence.
       length_penalty: :math:`\alpha`; zero prefers short sequences, one long ones.

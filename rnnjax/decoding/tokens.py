@@ -138,7 +138,7 @@ def generate(
       steps: how many tokens at most.
       pick: ``(key, logits) -> token``, such as `greedy` or `sample`.
       end_token: the token after which it stops.
-      key: for ``pick``; each step gets another.
+      key: for ``pick``, which gets a new one at every step.
 
     >>> import functools, jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.stack(
@@ -167,7 +167,7 @@ def generate(
 
 
 def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
-    r"""Cross-entropy of tokens, the mean by weight.
+    r"""Cross-entropy of tokens: the weighted mean.
 
     .. math:: -\frac{\sum_t w_t \log softmax(logits_t)_{targets_t}}{\sum_t w_t}
 
@@ -175,8 +175,8 @@ def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
       logits: ``(..., v)``, any leading axes.
       targets: ``(...)`` integers.
       weights: ``(...)`` numbers or a mask; all one if left out. Where they are zero,
-        logits may be NaN. ``jax.vmap`` over the batch gives a loss for each example,
-        over time one for each step.
+        logits may be NaN. Under ``jax.vmap`` over the batch there is a loss for each
+        example, over time one for each step.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> logits = jnp.zeros((2, 3, 4))

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ VARIANTS = {
     "monotonic_hard": {"monotonic": "hard"},
     "monotonic_hard_scaled": {"monotonic": "hard", "scaled": True},
 }
-SCORES = {"bahdanau": "additive", "luong": "multiplicative"}
+SCORES: dict[str, Any] = {"bahdanau": "additive", "luong": "multiplicative"}
 
 
 @pytest.mark.parametrize("variant", ["scaled", "monotonic_parallel_scaled"])

@@ -298,7 +298,7 @@ def test_a_temperature_may_be_traced_and_one_for_each_row():
 )
 def test_limits_that_cannot_be_say_so(given, message):
     with pytest.raises(ValueError, match=message):
-        rnnjax.sample(KEY, LOGITS, **given)
+        rnnjax.sample(KEY, jnp.asarray(LOGITS), **given)
 
 
 def test_sampling_without_a_key_says_what_to_write(model: Any):
