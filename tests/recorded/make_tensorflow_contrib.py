@@ -162,7 +162,7 @@ def coupled(p, xs, carry):
 
 
 def layer_norm(p, xs, carry):
-    # Their b stands behind each normalisation, where it is called beta.
+    # Their b is added after each normalisation and called beta.
     cell = rnn.LayerNormBasicLSTMCell(HIDDEN)
     values = {"kernel": gates(rows(p), I_J_F_O)}
     beta, gain = tf.split(without(p["b"], 1, 4), 4), tf.split(p["gain_ih"], 4)
