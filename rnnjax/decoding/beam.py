@@ -83,6 +83,9 @@ def beam_search(
     def widen(tree):
         return jax.tree.map(lambda a: jnp.stack([jnp.asarray(a)] * beams), tree)
 
+    # Found before anything runs: a cell without attention has no coverage.
+    covered = widen(jnp.zeros_like(attended(carry)[0])) if coverage_penalty else ()
+
     def follow(t, carry, logits, state):
         log_probability, done, lengths, tokens, covered = state
         added = jax.nn.log_softmax(logits)
@@ -129,7 +132,6 @@ def beam_search(
     # All beams start alike: but for one they must not count, or all stay alike.
     alone = jnp.where(jnp.arange(beams) == 0, 0, -jnp.inf).astype(dtype)
     none = jnp.zeros(beams, jnp.int32)
-    covered = jnp.zeros_like(attended(carry)[0]) if coverage_penalty else ()
     tokens = jnp.zeros((beams, steps), jnp.int32)
     state = (alone, jnp.zeros(beams, bool), none, tokens, covered)
     given = (wide, params, carry, start, follow, state)
