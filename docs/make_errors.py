@@ -492,6 +492,61 @@ SECTIONS: dict[str, list[Entry]] = {
             'rnnjax.trace(cell, params, carry, xs)["f"]',
         ),
     ],
+    "Padding and decoding": [
+        Entry(
+            "padding that the sequences cannot hold",
+            "rnnjax.pad_sequences([[1, 2, 3], [4]], value=-0.5)",
+            "Padding has the dtype of the sequences, here integers.",
+            "rnnjax.pad_sequences([[1, 2, 3], [4]], value=-1)\n"
+            "rnnjax.pad_sequences([[1.0, 2.0, 3.0], [4.0]], value=-0.5)",
+        ),
+        Entry(
+            "a temperature below zero",
+            "rnnjax.sample(key, jnp.ones(9), temperature=-1.0)",
+            "Logits are divided by it. Zero is allowed and takes the most likely "
+            "token.",
+            "rnnjax.sample(key, jnp.ones(9), temperature=0.0)",
+        ),
+        Entry(
+            "a top_k of zero",
+            "rnnjax.sample(key, jnp.ones(9), top_k=0)",
+            "No token would be left to draw. Without a limit leave it out.",
+            "rnnjax.sample(key, jnp.ones(9))",
+        ),
+        Entry(
+            "a top_p above one",
+            "rnnjax.sample(key, jnp.ones(9), top_p=90)",
+            "It is a probability and not a percentage.",
+            "rnnjax.sample(key, jnp.ones(9), top_p=0.9)",
+        ),
+        Entry(
+            "an output that cannot be the next input",
+            "rnnjax.scheduled_outputs(cell, params, carry, xs, 0.5, key=key)",
+            "The cell has 4 outputs and 5 inputs. A last layer makes as many outputs "
+            "as there are inputs.",
+            "even = rnnjax.stack(cell, rnnjax.dense(4, 5))\n"
+            "even_params = even.init(key)\n"
+            "start = even.initial_carry(even_params)\n"
+            "rnnjax.scheduled_outputs(even, even_params, start, xs, 0.5, key=key)",
+        ),
+        Entry(
+            "a coverage penalty without attention",
+            "rnnjax.beam_search(\n"
+            "    reader, reader_params, reader_carry, 1,\n"
+            "    steps=9, beams=3, end_token=2, coverage_penalty=0.2)",
+            "Coverage is how much of a memory a sequence has looked at, which only "
+            "attention tells.",
+            "rnnjax.beam_search(\n"
+            "    reader, reader_params, reader_carry, 1,\n"
+            "    steps=9, beams=3, end_token=2)",
+        ),
+        Entry(
+            "a score bias without monotonic attention",
+            "rnnjax.attention(cell, 1, 4, (7, 8), score_bias=-4.0)",
+            "A bias that all scores share changes no softmax.",
+            'rnnjax.attention(cell, 1, 4, (7, 8), monotonic="soft", score_bias=-4.0)',
+        ),
+    ],
     "Weights in and out": [
         Entry(
             "the state_dict of a whole model",

@@ -111,9 +111,11 @@ from rnnjax.decoding import (
     greedy,
     raw_unroll,
     sample,
+    scheduled_outputs,
     scheduled_sampling,
     sequence_loss,
 )
+from rnnjax.lookup import embedding_lookup
 from rnnjax.observation import observe
 from rnnjax.pooling import (
     attention_pool,
@@ -126,7 +128,6 @@ from rnnjax.sequences import (
     Packed,
     boolean_mask,
     concatenate_carries,
-    embedding_lookup,
     pack,
     pad_sequences,
     pad_to_bucket,
@@ -251,6 +252,7 @@ __all__ = [
     "reverse_sequence",
     "sample",
     "scan",
+    "scheduled_outputs",
     "scheduled_sampling",
     "sequence_loss",
     "sequence_mask",

@@ -1,4 +1,4 @@
-"""Helpers for sequences of many lengths: masks, padding, packing, lookup."""
+"""Sequences of many lengths: masks, padding, buckets and packing."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ def sequence_mask(lengths: Any, maxlen: int | None = None) -> Array:
     Array([[1, 0, 0, 0],
            [1, 1, 1, 0]], dtype=int32)
     """
-    lengths = _integers("lengths", lengths)
+    lengths = integers("lengths", lengths)
     if maxlen is None:
         if isinstance(lengths, Tracer):
             raise ValueError(
@@ -43,9 +43,9 @@ def boolean_mask(values: Any, mask: Any, *, size: int | None = None) -> Array:
     Args:
       values: ``(*m, ...)``.
       mask: ``(*m)`` bool, the leading axes of ``values``.
-      size: how many entries to return: zeros fill up missing ones and surplus ones are
-        cut off. ``jax.jit`` needs it, as a shape cannot depend on values; by default
-        there are as many entries as true flags.
+      size: how many entries come back; missing ones are zero, further ones are cut
+        off. By default there are as many as true flags. ``jax.jit`` needs it, since a
+        shape cannot depend on values there.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> mask = jnp.array([[True, False], [True, True]])
@@ -71,7 +71,7 @@ def boolean_mask(values: Any, mask: Any, *, size: int | None = None) -> Array:
 def reverse_sequence(xs: Any, lengths: Any) -> Any:
     """Reverse the first ``lengths[i]`` steps of each example; padding stays in place.
 
-    `bidirectional` does not need this, as padding holds the carry.
+    `bidirectional` does not need it: in padding the carry holds.
 
     Args:
       xs: ``(b, t, ...)``, any pytree.
@@ -88,80 +88,22 @@ def reverse_sequence(xs: Any, lengths: Any) -> Any:
     return jax.tree.map(lambda a: jax.vmap(lambda a, i: a[i])(a, index), xs)
 
 
-def embedding_lookup(
-    table: Any,
-    ids: Any,
-    *,
-    max_norm: float | None = None,
-    partition: str = "mod",
-) -> Array:
-    """Look up rows of a table, or of one that is split into parts.
-
-    The cell `embedding` does the same inside a stack. An id outside of the table gives
-    NaN.
-
-    Args:
-      table: ``(vocabulary, ...)``, or a list of its parts.
-      ids: integers of any shape.
-      max_norm: longer rows are scaled down to this Euclidean length.
-      partition: which part an id is in. ``"mod"``: part ``id % parts``, row ``id //
-        parts``; ``"div"``: parts of consecutive ids, the first ones longer by one where
-        the split is uneven.
-
-    >>> import jax.numpy as jnp, rnnjax
-    >>> parts = [jnp.array([[0.0], [2.0]]), jnp.array([[1.0], [3.0]])]
-    >>> rnnjax.embedding_lookup(parts, jnp.array([3, 0])).tolist()
-    [[3.0], [0.0]]
-    """
-    parts = [table] if isinstance(table, jax.Array | np.ndarray) else list(table)
-    parts, ids = [jnp.asarray(part) for part in parts], _integers("ids", ids)
-    if partition not in ("mod", "div"):
-        raise ValueError(
-            f"partition is {partition!r}; expected 'mod' or 'div'. Write "
-            "partition='mod'."
-        )
-    total, count = sum(len(part) for part in parts), len(parts)
-    each, more = divmod(total, count)
-    sizes = [each + (i < more) for i in range(count)]
-    if [len(part) for part in parts] != sizes:
-        raise ValueError(
-            f"table has parts of {[len(part) for part in parts]} rows; expected "
-            f"{sizes}, an even split of {total}. Write table[i::{count}] as part i for "
-            "partition='mod', jnp.array_split(table, n) for 'div'."
-        )
-    if partition == "mod":
-        part_of, row_of = ids % count, ids // count
-    else:
-        starts = jnp.asarray(np.cumsum([0, *sizes[:-1]]), jnp.int32)
-        part_of = jnp.searchsorted(starts, ids, side="right") - 1
-        row_of = ids - starts[part_of]
-    rows = jnp.zeros((*ids.shape, *parts[0].shape[1:]), parts[0].dtype)
-    for i, part in enumerate(parts):
-        # One gather from each part: joining them would copy the whole table.
-        found = jnp.take(part, row_of, axis=0, mode="clip")
-        rows = jnp.where(beside(part_of == i, rows), found, rows)
-    known = (ids >= 0) & (ids < total)
-    rows = jnp.where(beside(known, rows), rows, jnp.nan)
-    if max_norm is None:
-        return rows
-    squares = (rows * rows).sum(range(ids.ndim, rows.ndim), keepdims=True)
-    long = squares > max_norm**2
-    # The root's slope at zero is infinite, so short rows must not come near it.
-    return jnp.where(
-        long, rows * (max_norm * jax.lax.rsqrt(jnp.where(long, squares, 1))), rows
-    )
-
-
 def pad_sequences(
-    sequences: Sequence[Any], length: int | None = None
+    sequences: Sequence[Any], length: int | None = None, *, value: Any = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pad ragged sequences at the end: ``(xs: (b, t, ...), lengths: (b,))``.
+    """Ragged to padded: ``(xs: (b, t, ...), lengths: (b,))``, padding at the end.
 
     It works on the host, in NumPy, where sequences of many lengths live.
 
     Args:
       sequences: arrays ``(t_i, ...)``.
-      length: t; by default that of the longest sequence.
+      length: t; that of the longest sequence if left out.
+      value: what the padding holds, for example the id of a padding token. The cells
+        of this library read none of it.
+
+    Raises:
+      ValueError: for a ``length`` below that of the longest sequence, and a ``value``
+        that the dtype of the sequences cannot hold.
 
     >>> import rnnjax
     >>> xs, lengths = rnnjax.pad_sequences([[1, 2, 3], [4]])
@@ -178,7 +120,13 @@ def pad_sequences(
             f"expected at least those. Write length={longest}, or cut the sequences."
         )
     first = max(arrays, key=len)
-    xs = np.zeros((len(arrays), length, *first.shape[1:]), first.dtype)
+    if np.result_type(first.dtype, value) != first.dtype:
+        raise ValueError(
+            f"value is {value!r}, and sequences hold {first.dtype}; expected a value "
+            "of that dtype. Write value=0, or convert the sequences to "
+            f"{np.result_type(first.dtype, value)}."
+        )
+    xs = np.full((len(arrays), length, *first.shape[1:]), value, first.dtype)
     for row, a in zip(xs, arrays, strict=True):
         row[: len(a)] = a
     return xs, lengths
@@ -196,7 +144,7 @@ def unpad_sequences(xs: Any, lengths: Any) -> list[np.ndarray]:
 
 
 def pad_to_bucket(xs: Any, buckets: Sequence[int], *, axis: int = 1) -> Any:
-    """Pad time with zeros, up to the smallest bucket that is long enough.
+    """Zeros at the end of the time axis, up to the smallest bucket that holds it.
 
     ``jax.jit`` compiles once for each shape; with buckets it compiles at most
     ``len(buckets)`` times, however many lengths come. It works on the host.
@@ -214,9 +162,9 @@ def pad_to_bucket(xs: Any, buckets: Sequence[int], *, axis: int = 1) -> Any:
         )
 
     def pad(a):
-        behind = [(0, 0)] * a.ndim
-        behind[axis] = (0, fitting[0] - time)
-        return np.pad(a, behind)
+        widths = [(0, 0)] * a.ndim
+        widths[axis] = (0, fitting[0] - time)
+        return np.pad(a, widths)
 
     return jax.tree.map(pad, xs)
 
@@ -224,7 +172,7 @@ def pad_to_bucket(xs: Any, buckets: Sequence[int], *, axis: int = 1) -> Any:
 class Packed(NamedTuple):
     """Sequences one after the other: ``xs: (n, ...)``, ``reset: (n,)``, ``mask: (n,)``.
 
-    ``reset`` is true at the first step of each, ``mask`` is false after the last.
+    ``reset`` is true at the first step of each, ``mask`` false after the last.
     """
 
     xs: Any
@@ -274,7 +222,7 @@ def unpack(ys: Any, lengths: Any, time: int) -> Any:
     >>> rnnjax.unpack(jnp.array([1, 2, 3, 4, 5]), jnp.array([2, 3]), 3).tolist()
     [[1, 2, 0], [3, 4, 5]]
     """
-    lengths = _integers("lengths", lengths)
+    lengths = integers("lengths", lengths)
     starts = jnp.cumsum(lengths, dtype=jnp.int32) - lengths
     valid = sequence_mask(lengths, time)
     steps = jnp.arange(time, dtype=jnp.int32)
@@ -283,7 +231,7 @@ def unpack(ys: Any, lengths: Any, time: int) -> Any:
 
 
 def concatenate_carries(*carries: Carry) -> Carry:
-    """Join the features of several carries of equal form, for example (c, h) pairs.
+    """Join the features of carries that have the same form, for example (c, h) pairs.
 
     The final carries of a bidirectional encoder become the carry of a decoder of twice
     the size.
@@ -297,11 +245,12 @@ def concatenate_carries(*carries: Carry) -> Carry:
 
 
 def beside(flags: Array, like: Any) -> Array:
-    """Flags with trailing axes of size one, to broadcast against more axes."""
+    """Flags with axes of size one at the end, as many as an array has more of them."""
     return flags.reshape(flags.shape + (1,) * (jnp.ndim(like) - flags.ndim))
 
 
-def _integers(name: str, value: Any) -> Array:
+def integers(name: str, value: Any) -> Array:
+    """Lengths or ids as int32; other dtypes get a sentence."""
     value = jnp.asarray(value)
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(

@@ -14,6 +14,7 @@ import rnnjax
 INTERNAL = {
     "rnnjax.analysis.diagram",
     "rnnjax.checks",
+    "rnnjax.combinators.alignment",
     "rnnjax.combinators.stepping",
     "rnnjax.export.graph",
     "rnnjax.export.nodes",

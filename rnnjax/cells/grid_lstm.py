@@ -34,6 +34,7 @@ def grid_lstm(
     hidden_size: int,
     layers: int,
     *,
+    depth_last: bool = False,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
 ) -> Cell:
@@ -54,16 +55,20 @@ def grid_lstm(
 
     A block of the grid sees the states of both dimensions and updates both, each with
     its own weights; the memory c' that runs up through the layers is to depth what c
-    is to time. The carry is ``LSTMCarry(c, h)``, both ``(l, h)`` and zero at first; the
-    output is ``y: (h,)``. In `rnnjax.trace` gates and states have an axis of layers,
-    and those of depth a prime, ``"c'"``. This is the paper's grid, TensorFlow 1's
-    ``grid_rnn.Grid2LSTMCell``; its ``rnn.GridLSTMCell`` has frequency for the other
-    dimension.
+    is to time. With ``depth_last`` the LSTM along depth reads the new :math:`h_{l,t}`
+    in place of :math:`h_{l,t-1}`: the paper's priority dimension. The carry is
+    ``LSTMCarry(c, h)``, both ``(l, h)`` and zero at first; the output is ``y: (h,)``.
+    In `rnnjax.trace` gates and states have an axis of layers, and those of depth a
+    prime, ``"c'"``.
+
+    One layer with ``depth_last=True`` is TensorFlow 1's ``grid_rnn.Grid2LSTMCell``. Its
+    cells in a stack are not a deeper grid: each starts c' afresh from its input.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``h: (h,)`` in each layer and dimension.
       layers: l, the depth of the grid.
+      depth_last: update time first, then depth by what has become of time.
       forget_bias: what the forget gates' parts of ``b`` start at.
       traversal: how time is walked, see `rnnjax.scan`.
 
@@ -122,6 +127,10 @@ def grid_lstm(
         def block(depth, layer):
             time, w, b = layer
             both = jnp.concatenate([time.h, depth.h])
+            if depth_last:
+                time = memory(time.c, both @ w[0] + b[0], "")
+                both = jnp.concatenate([time.h, depth.h])
+                return memory(depth.c, both @ w[1] + b[1], "'"), time
             along_time, along_depth = jnp.einsum("i,dik->dk", both, w) + b
             carry = memory(time.c, along_time, "")
             return memory(depth.c, along_depth, "'"), carry

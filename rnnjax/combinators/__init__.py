@@ -1,13 +1,6 @@
 """Cells made of cells, and cells without a memory. All of them are a `Cell`."""
 
-from rnnjax.combinators.attending import (
-    AttentionCarry,
-    AttentionParams,
-    AttentionWindowCarry,
-    AttentionWindowParams,
-    attention,
-    attention_window,
-)
+from rnnjax.combinators.attending import AttentionCarry, AttentionParams, attention
 from rnnjax.combinators.layers import (
     bidirectional,
     parallel,
@@ -29,6 +22,11 @@ from rnnjax.combinators.starting import (
     LearnedCarryParams,
     learned_carry,
     with_initial_carry,
+)
+from rnnjax.combinators.windows import (
+    AttentionWindowCarry,
+    AttentionWindowParams,
+    attention_window,
 )
 
 __all__ = [

@@ -1,7 +1,6 @@
-"""Attention around a cell: over the memory of an encoder, or over its own outputs."""
+"""Attention around a cell, over a memory such as the outputs of an encoder."""
 
-import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ from jax import Array
 from rnnjax import checks, signals
 from rnnjax.batch import output_spec
 from rnnjax.cell import Carry, Cell, Params, Reset, constructor
+from rnnjax.combinators.alignment import move_forward, scores
 from rnnjax.combinators.stepping import walk
 from rnnjax.observation import observe
 from rnnjax.pooling import masked_softmax
@@ -20,7 +20,9 @@ class AttentionParams(NamedTuple):
 
     ``cell``: the cell's; ``w_memory: (m, size)`` and ``w_query: (q, size)``, ``v:
     (size,)`` for an additive score, ``(m, q)`` and ``None`` twice for a multiplicative
-    one; ``w_out: (q + m, size)``.
+    one; ``w_out: (q + m, size)``. Scaled: ``scale: ()`` and, for an additive score,
+    ``b_query: (size,)``. Monotonic: ``b_score: ()``. Each is ``None`` where the score
+    has none.
     """
 
     cell: Params
@@ -28,16 +30,21 @@ class AttentionParams(NamedTuple):
     w_query: Array | None
     v: Array | None
     w_out: Array
+    scale: Array | None = None
+    b_query: Array | None = None
+    b_score: Array | None = None
 
 
 class AttentionCarry(NamedTuple):
     """The cell's carry, the last output, and what is attended to.
 
-    ``attention: (size,)``, ``memory: (s, m)``, ``valid: (s,)`` bool.
+    ``attention: (size,)``; ``alignment: (s,)``, how much of each of the memory's steps
+    is in it; ``memory: (s, m)``; ``valid: (s,)`` bool.
     """
 
     cell: Carry
     attention: Array
+    alignment: Array
     memory: Array
     valid: Array
 
@@ -49,21 +56,41 @@ def attention(
     size: int,
     memory_shape: tuple[int, int],
     *,
-    score: str = "additive",
+    score: Literal["additive", "multiplicative"] = "additive",
+    scaled: bool = False,
+    monotonic: Literal["soft", "hard"] | None = None,
+    score_bias: float = 0.0,
+    score_noise: float = 0.0,
 ) -> Cell:
     r"""A decoder's cell that attends to a memory, such as the outputs of an encoder.
 
     .. math::
 
-        (carry_t, q_t) &= cell(carry_{t-1}, [x_t; a_{t-1}]) \\
+        (carry_t, q_t) &= cell(carry_{t-1}, [x_t; y_{t-1}]) \\
         e_{ts} &= v \cdot \tanh(m_s W_m + q_t W_q) \quad \text{additive} \\
         e_{ts} &= m_s W_m \cdot q_t \quad \text{multiplicative} \\
-        a_t &= \tanh([q_t; \textstyle\sum_s softmax_s(e_t)\, m_s] W_o)
+        a_t &= softmax(e_t) \\
+        y_t &= \tanh([q_t; \textstyle\sum_s a_{ts}\, m_s] W_o)
 
-    The output is :math:`a_t`; the weights have the name ``alignment`` in
-    `rnnjax.trace`. The memory is data, hence part of the carry: put the encoder's
-    outputs there, as below. At first it is zero and all valid. Resets go to that, or
-    to a memory of one's own by `rnnjax.Reset`.
+    Scaled, the additive score has :math:`g v / |v|` in place of v and a bias beside
+    :math:`q_t W_q`; the multiplicative one is multiplied by g. Monotonic attention
+    replaces the softmax: it starts at the memory's first step, and at every step of the
+    decoder it moves forward from where it was until it stops, with probability p:
+
+    .. math::
+
+        p_{ts} &= \sigma(e_{ts} + b) \text{ if soft}, \quad
+            e_{ts} + b > 0 \text{ if hard} \\
+        q_{ts} &= (1 - p_{t,s-1})\, q_{t,s-1} + a_{t-1,s} \\
+        a_{ts} &= p_{ts}\, q_{ts}
+
+    Soft alignments are the expectation of the hard ones. What never stops runs past
+    the end of the memory, so the alignments of a step may add up to less than one.
+
+    The output is :math:`y_t`; the alignment :math:`a_t` is part of the carry and of
+    `rnnjax.trace`. The memory is data, so it is part of the carry, too: put the
+    encoder's outputs there, as below. At first it is zero and all valid. A reset goes
+    back to that, or to the memory that a `rnnjax.Reset` holds.
 
     Args:
       cell: the decoder's cell, for inputs of ``input_size + size`` features.
@@ -74,9 +101,22 @@ def attention(
       score: ``"additive"`` (Bahdanau) or ``"multiplicative"`` (Luong's "general").
         In both the query is the cell's new output, as in TensorFlow's
         ``AttentionWrapper``; Bahdanau took the state before.
+      scaled: train the scale g of the score.
+      monotonic: ``"soft"`` to train, ``"hard"`` with the same params to decode, where
+        the decoder can then run while the memory still grows. Hard choices have no
+        gradient.
+      score_bias: what b starts at. Where the memory is long, write -4.0 or so, or
+        attention hardly leaves its first steps.
+      score_noise: the standard deviation of the noise that a key adds to monotonic
+        scores; it teaches soft attention to decide.
+
+    Raises:
+      ValueError: for sizes that are not positive, names that are none of the above, and
+        a bias or noise without ``monotonic``.
 
     References: Bahdanau, Cho, Bengio 2015, arXiv:1409.0473; Luong, Pham, Manning 2015,
-    arXiv:1508.04025.
+    arXiv:1508.04025; the scale: Salimans, Kingma 2016, arXiv:1602.07868; monotonic:
+    Raffel, Luong, Liu, Weiss, Eck 2017, arXiv:1704.00784.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> encoder, sources = rnnjax.gru(3, 8), jnp.ones((2, 7, 3))
@@ -103,27 +143,44 @@ def attention(
             f"score is {score!r}; expected 'additive' or 'multiplicative'. Write "
             "score='additive'."
         )
+    if monotonic not in (None, "soft", "hard"):
+        raise ValueError(
+            f"monotonic is {monotonic!r}; expected 'soft', 'hard' or None. Write "
+            "monotonic='soft' to train, 'hard' to decode with the same params."
+        )
+    for name, value in (("score_bias", score_bias), ("score_noise", score_noise)):
+        if monotonic is None and value:
+            raise ValueError(
+                f"{name} is {value!r} without monotonic attention; a softmax has no "
+                f"use for it. Write monotonic='soft', {name}={value!r}."
+            )
 
     def init(key):
         keys = jax.random.split(checks.key(key), 5)
-        query = _output_size(cell, input_size + size)
+        query = output_size(cell, input_size + size)
         draw = jax.nn.initializers.glorot_uniform()
         w_out = draw(keys[4], (query + features, size))
-        params = cell.init(keys[0])
-        if score == "multiplicative":
-            w_memory = draw(keys[1], (features, query))
-            return AttentionParams(params, w_memory, None, None, w_out)
-        w_memory = draw(keys[1], (features, size))
-        v = draw(keys[3], (size, 1))[:, 0]
-        return AttentionParams(params, w_memory, draw(keys[2], (query, size)), v, w_out)
+        additive = score == "additive"
+        return AttentionParams(
+            cell=cell.init(keys[0]),
+            w_memory=draw(keys[1], (features, size if additive else query)),
+            w_query=draw(keys[2], (query, size)) if additive else None,
+            v=draw(keys[3], (size, 1))[:, 0] if additive else None,
+            w_out=w_out,
+            scale=jnp.array(size**-0.5 if additive else 1.0) if scaled else None,
+            b_query=jnp.zeros(size) if scaled and additive else None,
+            b_score=None if monotonic is None else jnp.array(float(score_bias)),
+        )
 
     def initial_carry(params):
         dtype = params.w_out.dtype
+        nowhere = jnp.zeros(steps, dtype)
         return AttentionCarry(
             cell.initial_carry(params.cell),
-            jnp.zeros(size, dtype),
-            jnp.zeros(memory_shape, dtype),
-            jnp.ones(steps, bool),
+            attention=jnp.zeros(size, dtype),
+            alignment=nowhere if monotonic is None else nowhere.at[0].set(1),
+            memory=jnp.zeros(memory_shape, dtype),
+            valid=jnp.ones(steps, bool),
         )
 
     def prepared(params, carry):
@@ -131,173 +188,71 @@ def attention(
         memory = jnp.where(carry.valid[:, None], carry.memory, 0)
         return memory, memory @ params.w_memory, carry.valid
 
+    def align(found, valid, before):
+        if monotonic is None:
+            return masked_softmax(found, valid)
+        stop = (found > 0).astype(found.dtype)
+        if monotonic == "soft":
+            stop = jax.nn.sigmoid(found)
+        return move_forward(jnp.where(valid, stop, 0), before)
+
     def advance(step, params, carry, x):
-        params, memories = params
-        (before, a), restarted = carry
+        (params, memories), (x, noise) = params, x
+        (before, y, alignment), restarted = carry
         memory, keys, valid = memories[0]
         if len(memories) == 2:
             memory, keys, valid = jax.tree.map(
                 lambda old, new: jnp.where(restarted, new, old), *memories
             )
-        after, query = step(params.cell, before, jnp.concatenate([x, a]))
-        if score == "additive":
-            scores = jnp.tanh(keys + query @ params.w_query) @ params.v
-        else:
-            scores = keys @ query
-        alignment = masked_softmax(scores, valid)
+        after, query = step(params.cell, before, jnp.concatenate([x, y]))
+        found = scores(params, keys, query)
+        found = found if noise is None else found + noise
+        alignment = align(found, valid, alignment)
         context = alignment @ memory
-        a = jnp.tanh(jnp.concatenate([query, context]) @ params.w_out)
-        observe(alignment=alignment, attention=a)
-        return ((after, a), restarted), a
+        y = jnp.tanh(jnp.concatenate([query, context]) @ params.w_out)
+        observe(alignment=alignment, attention=y)
+        return ((after, y, alignment), restarted), y
+
+    def resumed(carry, loop):
+        after, y, alignment = loop
+        return carry._replace(cell=after, attention=y, alignment=alignment)
 
     def step(params, carry, x):
         x = checks.step_input(x, (input_size,), params.w_out.dtype)
         carry = checks.carry(carry, jax.eval_shape(initial_carry, params))
-        given = ((params, [prepared(params, carry)]), (carry[:2], jnp.array(False)))
-        ((after, a), _), y = advance(cell.step, *given, x)
-        return carry._replace(cell=after, attention=a), y
+        given = ((params, [prepared(params, carry)]), (carry[:3], jnp.array(False)))
+        (loop, _), y = advance(cell.step, *given, (x, None))
+        return resumed(carry, loop), y
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-        xs, _ = checks.sequence(xs, (input_size,), params.w_out.dtype)
-        start = initial_carry(params)
-        given = (start, carry, xs, mask, reset, key)
+        xs, time = checks.sequence(xs, (input_size,), params.w_out.dtype)
+        given = (initial_carry(params), carry, xs, mask, reset, key)
         carry, mask, reset = signals.read(*given)
+        noise = None
+        if key is not None and score_noise:
+            own, key = signals.split_key(key, 2)
+            own, shape = signals.as_keys(own).step, (time, steps)
+            noise = score_noise * jax.random.normal(own, shape, params.w_out.dtype)
         # The memory goes in beside the params and not as a carry of the loop, which
         # the backward pass would store once for each step.
         memories, again = [prepared(params, carry)], reset
         if reset is not None:
             memories.append(prepared(params, reset.carry))
-            again = Reset(reset.where, (reset.carry[:2], jnp.array(True)))
-        given = ((params, memories), (carry[:2], jnp.array(False)), xs)
-        (after, restarted), ys = walk(
+            again = Reset(reset.where, (reset.carry[:3], jnp.array(True)))
+        given = ((params, memories), (carry[:3], jnp.array(False)), (xs, noise))
+        (loop, restarted), ys = walk(
             cell, advance, *given, mask=mask, reset=again, key=key
         )
         if reset is not None:
             carry = jax.tree.map(
                 lambda old, new: jnp.where(restarted, new, old), carry, reset.carry
             )
-        return carry._replace(cell=after[0], attention=after[1]), ys
+        return resumed(carry, loop), ys
 
     return Cell(init, initial_carry, step, unroll)
 
 
-class AttentionWindowParams(NamedTuple):
-    """For inputs ``(i,)``, a cell's carry of ``n`` numbers and its outputs ``(q,)``.
-
-    ``cell``: the cell's; ``w_in: (i + size, i)``, ``b_in: (i,)``, ``w_window: (size,
-    size)``, ``w_query: (n, size)``, ``b_query: (size,)``, ``v: (size,)``, ``w_out: (q +
-    size, size)``, ``b_out: (size,)``.
-    """
-
-    cell: Params
-    w_in: Array
-    b_in: Array
-    w_window: Array
-    w_query: Array
-    b_query: Array
-    v: Array
-    w_out: Array
-    b_out: Array
-
-
-class AttentionWindowCarry(NamedTuple):
-    """The cell's carry, ``attention: (size,)`` and ``window: (length, size)``."""
-
-    cell: Carry
-    attention: Array
-    window: Array
-
-
-@constructor
-def attention_window(cell: Cell, input_size: int, size: int, length: int) -> Cell:
-    r"""Attend to the last ``length`` outputs; once ``AttentionCellWrapper``.
-
-    .. math::
-
-        (carry_t, q_t) &= cell(carry_{t-1}, [x_t; a_{t-1}] W_{in} + b_{in}) \\
-        e_{tk} &= v \cdot \tanh(y_{t-k} W_w + carry_t W_q + b_q),
-            \quad k = 1 \dots length \\
-        a_t &= \textstyle\sum_k softmax_k(e_t)\, y_{t-k} \\
-        y_t &= [q_t; a_t] W_o + b_o
-
-    Outputs before the first are zero. The query is the whole carry, flattened in its
-    order.
-
-    Args:
-      cell: the cell, for inputs of ``input_size`` features.
-      input_size: features of one input (TensorFlow's ``input_size`` too).
-      size: units of the output (``attn_size``, and ``attn_vec_size`` equal to it).
-      length: how many outputs are kept (``attn_length``).
-
-    Reference: Cheng, Dong, Lapata 2016, Long short-term memory-networks for machine
-    reading, arXiv:1601.06733; the equations are those of TensorFlow 1.
-
-    >>> import jax, jax.numpy as jnp, rnnjax
-    >>> cell = rnnjax.attention_window(rnnjax.lstm(3, 8), 3, 4, length=5)
-    >>> params = cell.init(jax.random.key(0))
-    >>> carry, ys = cell.unroll(params, cell.initial_carry(params), jnp.ones((7, 3)))
-    >>> ys.shape, bool((carry.window == ys[-5:]).all())
-    ((7, 4), True)
-    """
-    checks.size("input_size", input_size)
-    checks.size("size", size)
-    checks.size("length", length)
-
-    def init(key):
-        keys = jax.random.split(checks.key(key), 6)
-        params = cell.init(keys[0])
-        carry = jax.tree.leaves(jax.eval_shape(cell.initial_carry, params))
-        numbers = sum(math.prod(leaf.shape) for leaf in carry)
-        query = _output_size(cell, input_size)
-        draw = jax.nn.initializers.glorot_uniform()
-        w_in = draw(keys[1], (input_size + size, input_size))
-        zero = jnp.zeros(size, w_in.dtype)
-        return AttentionWindowParams(
-            cell=params,
-            w_in=w_in,
-            b_in=jnp.zeros(input_size, w_in.dtype),
-            w_window=draw(keys[2], (size, size)),
-            w_query=draw(keys[3], (numbers, size)),
-            b_query=zero,
-            v=draw(keys[4], (size, 1))[:, 0],
-            w_out=draw(keys[5], (query + size, size)),
-            b_out=zero,
-        )
-
-    def initial_carry(params):
-        zero = jnp.zeros((length, size), params.w_out.dtype)
-        return AttentionWindowCarry(cell.initial_carry(params.cell), zero[0], zero)
-
-    def advance(step, params, carry, x):
-        before, a, window = carry
-        x = jnp.concatenate([x, a]) @ params.w_in + params.b_in
-        after, y = step(params.cell, before, x)
-        query = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(after)])
-        query = query @ params.w_query + params.b_query
-        scores = jnp.tanh(window @ params.w_window + query) @ params.v
-        alignment = jax.nn.softmax(scores)
-        a = alignment @ window
-        y = jnp.concatenate([y, a]) @ params.w_out + params.b_out
-        observe(alignment=alignment, y=y)
-        window = jnp.concatenate([window[1:], y[None]])
-        return AttentionWindowCarry(after, a, window), y
-
-    def step(params, carry, x):
-        x = checks.step_input(x, (input_size,), params.w_out.dtype)
-        carry = checks.carry(carry, jax.eval_shape(initial_carry, params))
-        return advance(cell.step, params, carry, x)
-
-    def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-        xs, _ = checks.sequence(xs, (input_size,), params.w_out.dtype)
-        start = initial_carry(params)
-        given = (start, carry, xs, mask, reset, key)
-        carry, mask, reset = signals.read(*given)
-        return walk(cell, advance, params, carry, xs, mask=mask, reset=reset, key=key)
-
-    return Cell(init, initial_carry, step, unroll)
-
-
-def _output_size(cell: Cell, input_size: int) -> int:
+def output_size(cell: Cell, input_size: int) -> int:
     """How many features a cell puts out, whose inputs must have ``input_size``."""
     x: Any = jax.ShapeDtypeStruct((input_size,), jnp.result_type(float))
     return output_spec(cell, x).shape[-1]

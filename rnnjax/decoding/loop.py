@@ -32,7 +32,7 @@ class Next(NamedTuple):
 class Raw(NamedTuple):
     """What `raw_unroll` returns.
 
-    ``emits: (steps, ...)``, zero behind the last step; ``length``: how many steps ran;
+    ``emits: (steps, ...)``, zero after the last step; ``length``: how many steps ran;
     ``carry`` and ``state`` as after that step.
     """
 
@@ -55,7 +55,7 @@ def raw_unroll(
     stop_early: bool = False,
     key: Array | Keys | None = None,
 ) -> Raw:
-    """A loop in which a function says what comes next; once known as ``raw_rnn``.
+    """A loop in which your function says what comes next, as TensorFlow's ``raw_rnn``.
 
     Args:
       cell: any cell with a ``step``.
@@ -63,9 +63,10 @@ def raw_unroll(
       carry: the carry before the first step.
       x: the first input.
       follow: ``(t, carry, y, state) -> Next``, called with what step ``t`` returned.
-      state: what ``follow`` gets at first; its structure, shapes and dtypes stay.
+      state: what ``follow`` gets at first. It returns the next one in the same
+        structure, shapes and dtypes.
       steps: how many steps there are at most.
-      finished: true if there is not even a first step.
+      finished: true for an example that has no step at all.
       stop_early: leave the loop when finished (under ``jax.vmap``: when all are).
         Results are the same, but a loop of unknown length has no reverse-mode gradient.
       key: for cells that draw random numbers.

@@ -1,4 +1,4 @@
-"""Sequences that a cell continues by itself, and the loss to train it with.
+"""Sequences that a cell writes by itself, and the loss to train it with.
 
 Everything here is for one example, as a cell is; ``jax.vmap`` makes a batch of it, and
 ``jax.jit`` compiles it.
@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
+from jax.core import Tracer
 
 from rnnjax import checks
 from rnnjax.cell import Carry, Cell, Params
@@ -44,10 +46,17 @@ def sample(
     Args:
       key: a typed key.
       logits: ``(..., v)``.
-      temperature: above one flatter, below one sharper; positive.
+      temperature: above one the choice is freer, below one safer, and zero takes the
+        most likely token.
       top_k: only this many tokens of the largest logits can be drawn.
       top_p: only the most likely tokens can be drawn, as few as have this probability
-        together; at least one. Both limits together count both.
+        together; at least one. With both limits a token must pass both.
+
+    Raises:
+      TypeError: without a key.
+      ValueError: for a ``temperature`` below zero, a ``top_k`` that is no positive
+        integer, and a ``top_p`` outside of [0, 1]. Values that ``jax.jit`` traces are
+        not seen.
 
     References: top-k: Fan, Lewis, Dauphin 2018, arXiv:1805.04833; top-p: Holtzman et
     al. 2020, arXiv:1904.09751.
@@ -60,7 +69,12 @@ def sample(
     [0, 2]
     """
     key = checks.key(key)
-    logits = logits / temperature
+    _within("temperature", temperature, jnp.inf, "zero or a positive number", 0.8)
+    if top_p is not None:
+        _within("top_p", top_p, 1.0, "a probability in [0, 1]", 0.9)
+    likeliest = jnp.argmax(logits, -1, keepdims=True)
+    frozen = jnp.asarray(temperature) == 0
+    logits = logits / jnp.where(frozen, 1, temperature)
     kept = jnp.ones(logits.shape, bool)
     if top_k is not None:
         size = min(checks.size("top_k", top_k), logits.shape[-1])
@@ -71,13 +85,27 @@ def sample(
         smallest = jnp.where(before < top_p, likely, 1).min(-1, keepdims=True)
         kept = kept & (jax.nn.softmax(logits, -1) >= smallest)
         kept = kept | (logits == logits.max(-1, keepdims=True))
+    kept = jnp.where(frozen, jnp.arange(logits.shape[-1]) == likeliest, kept)
     return jax.random.categorical(key, jnp.where(kept, logits, -jnp.inf)).astype(
         jnp.int32
     )
 
 
+def _within(name: str, value: Any, highest: float, expected: str, write: float) -> None:
+    """Refuse numbers that are not from zero to ``highest``, where they can be seen."""
+    if isinstance(value, Tracer):
+        return
+    numbers = np.asarray(value)
+    if (
+        jnp.issubdtype(numbers.dtype, np.number)
+        and ((numbers >= 0) & (numbers <= highest)).all()
+    ):
+        return
+    raise ValueError(f"{name} is {value!r}; expected {expected}. Write {name}={write}.")
+
+
 class Generated(NamedTuple):
-    """``tokens: (steps,)``, zero behind ``length``; ``logits: (steps, v)``; ``carry``.
+    """``tokens: (steps,)``, zero after ``length``; ``logits: (steps, v)``; ``carry``.
 
     ``length`` counts the end token, where there is one.
     """
@@ -99,18 +127,18 @@ def generate(
     end_token: int | None = None,
     key: Array | None = None,
 ) -> Generated:
-    """Let a cell from token to logits write on, each token it picks its next input.
+    """Generate tokens: each one that the cell picks is its next input.
 
     Args:
       cell: takes a token, returns logits ``(v,)``, for example ``stack(embedding(v, e),
         lstm(e, h), dense(h, v))``.
       params: its parameters.
-      carry: the carry of one example, that of an encoder or after a prompt.
+      carry: the carry of one example, from an encoder or after a prompt.
       start_token: the first input.
       steps: how many tokens at most.
-      pick: ``(key, logits) -> token``, `greedy`, `sample` or one's own.
+      pick: ``(key, logits) -> token``, such as `greedy` or `sample`.
       end_token: the token after which it stops.
-      key: for ``pick``; each step gets another.
+      key: for ``pick``, which gets a new one at every step.
 
     >>> import functools, jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.stack(
@@ -138,63 +166,8 @@ def generate(
     return Generated(picked, logits, raw.length, raw.carry)
 
 
-def scheduled_sampling(
-    cell: Cell,
-    params: Params,
-    carry: Carry,
-    tokens: Any,
-    probability: float | Array,
-    *,
-    key: Array,
-    length: Any = None,
-    pick: Pick = sample,
-) -> tuple[Carry, Array]:
-    """Train a cell partly on its own choices: ``(carry, logits: (t, v))``.
-
-    Each input after the first is, with some probability, what the cell picks from its
-    own logits instead of the given token. No gradient goes through the choice. With
-    probability zero it is teacher forcing, ``cell.unroll(params, carry, tokens)``.
-
-    Args:
-      cell: takes a token, returns logits ``(v,)``.
-      params: its parameters.
-      carry: the carry of one example.
-      tokens: ``(t,)``, the inputs as in teacher forcing, the start token first.
-      probability: of taking the cell's own choice; let it grow during training.
-      key: for the coin, the choices, and the cell's own random numbers.
-      length: how many tokens count; all if left out. Logits behind are zero.
-      pick: how the cell chooses, `sample` or `greedy`.
-
-    Reference: Bengio, Vinyals, Jaitly, Shazeer 2015, arXiv:1506.03099.
-
-    >>> import jax, jax.numpy as jnp, rnnjax
-    >>> cell = rnnjax.stack(rnnjax.embedding(10, 4), rnnjax.elman(4, 10))
-    >>> params = cell.init(jax.random.key(0))
-    >>> h, logits = rnnjax.scheduled_sampling(
-    ...     cell, params, cell.initial_carry(params), jnp.array([1, 4, 7]), 0.25,
-    ...     key=jax.random.key(1))
-    >>> logits.shape
-    (3, 10)
-    """
-    key_coin, key_pick, key_cell = jax.random.split(checks.key(key), 3)
-    tokens = jnp.asarray(tokens)
-    steps = checks.time_steps(tokens)
-    last = jnp.asarray(steps if length is None else length, jnp.int32)
-    own = jax.random.bernoulli(key_coin, probability, (steps,))
-
-    def follow(t, carry, logits, state):
-        choice = pick(jax.random.fold_in(key_pick, t), lax.stop_gradient(logits))
-        given = jnp.take(tokens, t + 1, mode="clip")
-        x = jnp.where(own[t], choice.astype(tokens.dtype), given)
-        return Next(x, carry, logits, t + 1 >= last, state)
-
-    given = (cell, params, carry, tokens[0], follow)
-    raw = raw_unroll(*given, steps=steps, finished=last == 0, key=key_cell)
-    return raw.carry, raw.emits
-
-
 def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
-    r"""Cross-entropy of tokens, averaged by weight.
+    r"""Cross-entropy of tokens: the weighted mean.
 
     .. math:: -\frac{\sum_t w_t \log softmax(logits_t)_{targets_t}}{\sum_t w_t}
 
@@ -202,8 +175,8 @@ def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
       logits: ``(..., v)``, any leading axes.
       targets: ``(...)`` integers.
       weights: ``(...)`` numbers or a mask; all one if left out. Where they are zero,
-        logits may be NaN. ``jax.vmap`` over the batch gives a loss for each example,
-        over time one for each step.
+        logits may be NaN. Under ``jax.vmap`` over the batch there is a loss for each
+        example, over time one for each step.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> logits = jnp.zeros((2, 3, 4))

@@ -1,5 +1,6 @@
-"""Values and gradients of real libraries, recorded by the scripts in ../reference."""
+"""Values and gradients of real libraries, recorded by the scripts in ../recorded."""
 
+import functools
 import pathlib
 
 import jax
@@ -34,6 +35,17 @@ def ltc_params(p):
 
     rest = {k: v for k, v in p.items() if "." not in k}
     return cells.LTCParams(synapses("sensory"), synapses("recurrent"), **rest)
+
+
+def layer_norm_params(p):
+    p, names = dict(p), cells.FullLSTMNorm._fields
+    norm = cells.FullLSTMNorm(*(p.pop(name, None) for name in names))
+    return cells.FullLSTMParams(**p, peepholes=None, w_proj=None, norm=norm)
+
+
+def grid_params(p):
+    # TensorFlow projects the input without a bias.
+    return cells.GridLSTMParams(b_in=jnp.zeros(p["w_in"].shape[1]), **p)
 
 
 def lstm_carry(c):
@@ -81,6 +93,68 @@ CASES = {
         full_lstm_params,
         lstm_carry,
     ),
+    "tf1_lstm_block": (rnnjax.lstm(2, 3), lstm_params, lstm_carry),
+    "tf1_gru_block": (
+        rnnjax.gru(2, 3, reset_after=False),
+        lambda p: cells.GRUParams(**p, b_hn=None),
+        only,
+    ),
+    "tf1_nas": (rnnjax.nas(2, 3), lambda p: cells.NASParams(**p), lstm_carry),
+    "tf1_conv_lstm": (
+        rnnjax.conv_lstm((5, 4, 2), 3, (3, 2)),
+        lambda p: cells.ConvLSTMParams(**p),
+        lstm_carry,
+    ),
+    "tf1_coupled": (
+        rnnjax.full_lstm(
+            2, 3, peepholes=True, coupled=True, projection_size=2, projection_clip=0.3
+        ),
+        full_lstm_params,
+        lstm_carry,
+    ),
+    "tf1_layer_norm": (
+        rnnjax.full_lstm(2, 3, layer_norm="gates", epsilon=1e-12),
+        layer_norm_params,
+        lstm_carry,
+    ),
+    "tf1_ugrnn": (rnnjax.ugrnn(2, 3), lambda p: cells.UGRNNParams(**p), only),
+    "tf1_intersection": (
+        rnnjax.intersection_rnn(3),
+        lambda p: cells.IntersectionRNNParams(**p),
+        only,
+    ),
+    "tf1_phased": (
+        rnnjax.phased_lstm(2, 3, ratio_on=0.3),
+        lambda p: cells.PhasedLSTMParams(**p),
+        lstm_carry,
+    ),
+    "tf1_grouped": (
+        rnnjax.glstm(4, 6, 2),
+        lambda p: cells.GroupedLSTMParams(**p),
+        lstm_carry,
+    ),
+    "tf1_grid": (rnnjax.grid_lstm(2, 3, 1), grid_params, lstm_carry),
+    "tf1_grid2": (
+        rnnjax.grid_lstm(2, 3, 1, depth_last=True),
+        grid_params,
+        lstm_carry,
+    ),
+    "tf1_indrnn": (
+        rnnjax.indrnn(2, 3, activation=jnp.tanh),
+        lambda p: cells.IndependentParams(**p),
+        only,
+    ),
+    "tf1_indy_lstm": (
+        rnnjax.indy_lstm(2, 3),
+        lambda p: cells.IndependentParams(**p),
+        lstm_carry,
+    ),
+    "tf1_indy_gru": (
+        rnnjax.indy_gru(2, 3),
+        lambda p: cells.IndependentParams(**p),
+        only,
+    ),
+    "tf1_sru": (rnnjax.sru(2, 3), lambda p: cells.SRUParams(**p, v=None), only),
     "torch_lstm_projection": (
         rnnjax.full_lstm(2, 3, projection_size=2),
         full_lstm_params,
@@ -129,6 +203,8 @@ CASES = {
     ),
     "ncps_ltc": (rnnjax.ltc(2, 3), ltc_params, only),
 }
+# TensorFlow stops the gradient of the phase by the period.
+OTHER_GRADIENTS = {("tf1_phased", "params.log_period")}
 
 
 def part(recorded, prefix):
@@ -143,7 +219,7 @@ def part(recorded, prefix):
 def test_values_and_gradients_match(name):
     cell, make_params, make_carry = CASES[name]
     recorded = dict(np.load(RECORDED / f"{name}.npz"))
-    floating = ("params.", "xs", "carry.", "elapsed")
+    floating = ("params.", "xs", "carry.", "elapsed", "times")
     given = {k: jnp.asarray(v) for k, v in recorded.items() if k.startswith(floating)}
 
     def run(given):
@@ -151,7 +227,7 @@ def test_values_and_gradients_match(name):
         carry, ys = rnnjax.unroll(
             cell,
             make_params(part(given, "params.")),
-            (xs, given["elapsed"]) if "elapsed" in given else xs,
+            next(((xs, given[k]) for k in ("elapsed", "times") if k in given), xs),
             carry=make_carry(part(given, "carry.")),
             lengths=jnp.asarray(recorded["lengths"]),
         )
@@ -166,12 +242,15 @@ def test_values_and_gradients_match(name):
         return sum(jax.tree.leaves(products)), (ys, carry)
 
     grads, (ys, carry) = jax.jit(jax.grad(weighted, has_aux=True))(given)
-    np.testing.assert_allclose(ys, recorded["ys"], atol=1e-6)
-    last = make_carry(part(recorded, "last."))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), carry, last)
+    exact = all(recorded[key].dtype == np.float64 for key in (*given, "ys"))
+    close = functools.partial(
+        np.testing.assert_allclose, rtol=0, atol=1e-12 if exact else 1e-5
+    )
+    close(ys, recorded["ys"])
+    jax.tree.map(close, carry, make_carry(part(recorded, "last.")))
     for key, grad in grads.items():
-        expected = recorded[f"grad.{key}"]
-        np.testing.assert_allclose(grad, expected, atol=1e-5, err_msg=key)
+        if (name, key) not in OTHER_GRADIENTS:
+            close(grad, recorded[f"grad.{key}"], err_msg=key)
 
 
 def test_every_recorded_case_is_compared():

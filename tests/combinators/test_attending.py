@@ -29,30 +29,6 @@ def start(cell):
     return params, cell.initial_carry(params), xs
 
 
-def test_attention_shows_its_weights_and_follows_resets_to_a_new_memory():
-    cell = rnnjax.attention(rnnjax.gru(INPUT + 4, 5), INPUT, 4, (6, 2))
-    params, carry, xs = start(cell)
-
-    def remembering(seed):
-        memory = jax.random.normal(jax.random.key(seed), (6, 2))
-        valid = np.arange(6) < seed
-        return carry._replace(memory=jnp.where(valid[:, None], memory, jnp.nan),
-                              valid=jnp.asarray(valid))  # fmt: skip
-
-    where = np.arange(TIME) == 3
-    given = {"reset": rnnjax.Reset(where, remembering(5))}
-    unroll = jax.jit(cell.unroll)
-    after, ys = unroll(params, remembering(2), xs, **given)
-    first = unroll(params, remembering(2), xs[:3])[1]
-    last, second = unroll(params, remembering(5), xs[3:])
-    np.testing.assert_allclose(ys, np.concatenate([first, second]))
-    jax.tree.map(np.testing.assert_array_equal, after.memory, last.memory)
-    alignment = rnnjax.trace(cell, params, remembering(2), xs)["alignment"]
-    np.testing.assert_allclose(alignment.sum(1), 1)
-    assert (alignment[:, 2:] == 0).all()
-    assert (alignment[:, :2] > 0).all()
-
-
 def test_attention_does_not_keep_its_memory_for_each_step():
     steps, length = 50, 300
     cell = rnnjax.attention(rnnjax.gru(INPUT + 4, 5), INPUT, 4, (length, 6))

@@ -350,6 +350,52 @@ MISUSES = {
         KeyError,
         r"'gate' is not in this trace.*'i', 'f', 'g', 'o', 'c', 'h'",
     ),
+    "padding that the sequences cannot hold": (
+        lambda: rnnjax.pad_sequences([[1, 2, 3], [4]], value=-0.5),
+        ValueError,
+        r"value is -0.5, and sequences hold int64.*value=0.*float64",
+    ),
+    "a temperature below zero": (
+        lambda: rnnjax.sample(jax.random.key(0), xs(9), temperature=-1.0),
+        ValueError,
+        r"temperature is -1.0; expected zero or a positive number.*temperature=0.8",
+    ),
+    "a top_k of zero": (
+        lambda: rnnjax.sample(jax.random.key(0), xs(9), top_k=0),
+        ValueError,
+        r"top_k is 0; expected a positive integer.*top_k=8",
+    ),
+    "a top_p above one": (
+        lambda: rnnjax.sample(jax.random.key(0), xs(9), top_p=90),
+        ValueError,
+        r"top_p is 90; expected a probability in \[0, 1\].*top_p=0.9",
+    ),
+    "an output that cannot be the next input": (
+        lambda: rnnjax.scheduled_outputs(
+            CELL, params(), start(), xs(), 0.5, key=jax.random.key(0)
+        ),
+        ValueError,
+        r"feed returned shape \(4,\); expected \(5,\).*rnnjax.dense.*feed=lambda y, x:",
+    ),
+    "a coverage penalty without attention": (
+        lambda: rnnjax.beam_search(
+            CELL,
+            params(),
+            start(),
+            1,
+            steps=9,
+            beams=3,
+            end_token=2,
+            coverage_penalty=0.2,
+        ),
+        ValueError,
+        r"coverage_penalty is given, and the cell has 0 attentions.*penalty=0.0",
+    ),
+    "a score bias without monotonic attention": (
+        lambda: rnnjax.attention(CELL, 1, 4, (7, 8), score_bias=-4.0),
+        ValueError,
+        r"score_bias is -4.0 without monotonic.*monotonic='soft', score_bias=-4.0",
+    ),
     "the state_dict of a whole model": (
         lambda: rnnjax.interop.from_torch({f"rnn.{n}": a for n, a in torch().items()}),
         ValueError,

@@ -133,6 +133,15 @@ def test_ragged_to_padded_and_back():
         np.testing.assert_array_equal(one, other)
 
 
+def test_padding_holds_the_value_that_is_asked_for():
+    ragged = [np.ones((2, 3), np.float32), np.zeros((1, 3), np.float32)]
+    xs, lengths = rnnjax.pad_sequences(ragged, 4, value=np.nan)
+    assert xs.dtype == np.float32
+    assert (np.isnan(xs).all(-1) == (np.arange(4) >= lengths[:, None])).all()
+    tokens, _ = rnnjax.pad_sequences([[5, 6], [7]], value=-1)
+    assert tokens.tolist() == [[5, 6], [7, -1]]
+
+
 def test_buckets_bound_the_number_of_compilations():
     traces = []
 
@@ -196,6 +205,10 @@ MISUSE = {
     "floats": (lambda: rnnjax.sequence_mask(np.ones(3)), "astype"),
     "buckets": (lambda: rnnjax.pad_to_bucket(np.ones((2, 9)), (4, 8)), "at least 9"),
     "pad": (lambda: rnnjax.pad_sequences([[1, 2, 3]], 2), "length=3"),
+    "padding": (
+        lambda: rnnjax.pad_sequences([[1, 2, 3]], value=-0.5),
+        r"value is -0.5, and sequences hold int64.*float64",
+    ),
     "partition": (
         lambda: rnnjax.embedding_lookup(parts("mod"), 1, partition="modulo"),
         "partition='mod'",

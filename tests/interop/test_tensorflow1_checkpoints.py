@@ -1,4 +1,4 @@
-"""Checkpoints of real TensorFlow 1 programs, recorded by a script in ../reference."""
+"""Checkpoints of real TensorFlow 1 programs, recorded by a script in ../recorded."""
 
 import pathlib
 from typing import Any

@@ -22,7 +22,8 @@ def drawer(name):
 def given(draw, params, xs_shape, carry):
     arrays = {f"params.{k}": draw(*shape) for k, shape in params.items()}
     arrays["xs"] = draw(BATCH, TIME, *xs_shape)
-    return arrays | {f"carry.{k}": draw(BATCH, *shape) for k, shape in carry.items()}
+    arrays.update({f"carry.{k}": draw(BATCH, *shape) for k, shape in carry.items()})
+    return arrays
 
 
 def part(arrays, prefix):
@@ -30,8 +31,9 @@ def part(arrays, prefix):
 
 
 def store(name, given, out, weights, grads):
-    stored = given | out | {f"weight.{k}": w for k, w in weights.items()}
-    stored |= {f"grad.{k}": g for k, g in grads.items()}
+    # Also read by Python 3.7, which cannot join two dictionaries by a bar.
+    stored = {**given, **out, **{f"weight.{k}": w for k, w in weights.items()}}
+    stored.update({f"grad.{k}": g for k, g in grads.items()})
     arrays = {k: np.asarray(v) for k, v in stored.items()}
     path = pathlib.Path(__file__).with_name(f"{name}.npz")
     np.savez_compressed(path, lengths=LENGTHS, **arrays)  # pyright: ignore
