@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 _DTYPES = (jnp.float32, jnp.bfloat16)
-_LSTM_PALLAS = LSTM._replace(name="lstm_pallas", program=pallas.PROGRAM)
-_GRU_PALLAS = GRU._replace(name="gru_pallas", program=pallas.PROGRAM)
+_LSTM_PALLAS = LSTM._replace(program=pallas.PROGRAM)
+_GRU_PALLAS = GRU._replace(program=pallas.PROGRAM)
 _value = functools.partial(value_p.bind, residuals=False)
 
 
@@ -142,9 +142,7 @@ def _traverse(
     # One sequence is a batch of one; jax.vmap makes the batch larger.
     ys, *last = value(
         xs[None],
-        *params[:3],
-        # The GRU's bias of the recurrent product, in the width of that product.
-        *(jnp.pad(b, (params.w_hh.shape[1] - b.shape[0], 0)) for b in params[3:]),
+        *params,
         *(c[None] for c in start),
         absent if mask is None else mask[None],
         absent if reset is None else reset.where[None],
@@ -163,7 +161,7 @@ def _covers(cell: Equations, params: Any, carries: list[Array], xs: Any) -> bool
         return False  # another cell's, or an ensemble's: the step will say so
     h, k = params.w_hh.shape
     return (
-        k == h * (cell.gates if cell.joined else 3)
+        k == h * cell.columns
         and params.w_hh.dtype in _DTYPES
         and all(a.dtype == params.w_hh.dtype for a in (*params, *carries, xs))
         and xs.ndim == 2

@@ -99,7 +99,7 @@ def library_value(*operands: Array, cell: Equations) -> Sequence[Array]:
         order = jnp.argsort(~mask, axis=1, stable=True)
         xs = jnp.take_along_axis(xs, order[..., None], axis=1)
     ys, h_last, c_last = rnn.lstm(  # pyright: ignore[reportGeneralTypeIssues]
-        *(xs, h[None], c[None], flatten_weights(at.w_ih, at.w_hh, at.b_ih)),
+        *(xs, h[None], c[None], flatten_weights(at.w_ih, at.w_hh, at.b)),
         # cuDNN's versions differ in whether a sequence may be empty.
         jnp.maximum(lengths, 1),
         *(inputs, hidden, 1, 0.0, False),

@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax.kernels import native, products
+from rnnjax.kernels import equations, native, products
 
-from . import reference
-from .reference import GATES
+from . import numpy_cells
+from .numpy_cells import COLUMNS
 
 pytestmark = pytest.mark.skipif(
     not native.available(), reason=f"no native kernels: {native.reason()}"
 )
 
-CELLS = ("lstm", "gru", "elman", "elman_relu")
-SAVED = {"lstm": 4, "gru": 4, "elman": 1, "elman_relu": 1}
+CELLS = tuple(cell.name for cell in equations.CELLS)
+EQUATIONS = dict(zip(CELLS, equations.CELLS, strict=True))
 
 # (batch, time, input, hidden): one of everything, sizes around the widths of
 # vectors (4, 8, 16) and register blocks (3, 6 rows; 4 vectors), both traversals
@@ -63,7 +63,7 @@ class Problem:
             values = random.normal(size=dims) * scale
             return np.asarray(jnp.asarray(values, dtype))
 
-        width = GATES[cell] * hidden
+        width = COLUMNS[cell] * hidden
         self.cell, self.shape, self.dtype = cell, shape, dtype
         self.weights = {
             "w_ih": normal(inputs, width, scale=inputs**-0.5),
@@ -72,7 +72,7 @@ class Problem:
         }
         if cell == "gru":
             self.weights["b_hn"] = normal(hidden, scale=0.3)
-        carries = 2 if cell == "lstm" else 1
+        carries = EQUATIONS[cell].carries
         self.carry = tuple(normal(batch, hidden) for _ in range(carries))
         self.reset_carry = tuple(normal(batch, hidden) for _ in range(carries))
         self.xs = normal(batch, time, inputs)
@@ -80,16 +80,6 @@ class Problem:
         self.d_last = tuple(normal(batch, hidden) for _ in range(carries))
         self.mask = random.random((batch, time)) < 0.7 if "mask" in signals else None
         self.reset = random.random((batch, time)) < 0.3 if "reset" in signals else None
-
-    @property
-    def attributes(self):
-        return (
-            {} if self.cell in ("lstm", "gru") else {"relu": self.cell == "elman_relu"}
-        )
-
-    @property
-    def target(self):
-        return f"rnnjax_{self.cell.removesuffix('_relu')}"
 
     def signals(self):
         nothing = np.zeros((0,), bool)
@@ -107,24 +97,21 @@ class Problem:
         batch, time, _, hidden = self.shape
         shapes = [(batch, time, hidden)] + [(batch, hidden)] * len(self.carry)
         if residuals:
-            shapes.append((batch, time, SAVED[self.cell] * hidden))
+            shapes.append((batch, time, EQUATIONS[self.cell].saved * hidden))
             shapes += [(batch, time, hidden)] * len(self.carry)
         return [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes]
 
     def forward(self, residuals=False):
         native.register()
-        name = f"{self.target}_forward" + ("_residuals" if residuals else "")
-        call = jax.ffi.ffi_call(name, self.forward_results(residuals))
-        return jax.jit(lambda *a: call(*a, **self.attributes))(
-            *self.forward_arguments()
-        )
+        call = jax.ffi.ffi_call(native.FORWARD, self.forward_results(residuals))
+        run = jax.jit(lambda *a: call(*a, cell=self.cell, residuals=residuals))
+        return run(*self.forward_arguments())
 
     def backward_arguments(self, residuals):
         saved, *previous = residuals
-        kept = {"lstm": previous[:1], "gru": previous}.get(self.cell, [])
         return (
             saved,
-            *kept,
+            *previous[: EQUATIONS[self.cell].reads],
             self.weights["w_hh"],
             *self.signals(),
             self.dys,
@@ -136,16 +123,15 @@ class Problem:
         batch, time, _, hidden = self.shape
         reset = [(batch, hidden) if self.reset is not None else (0,)]
         # Where the two products enter apart, both receive a gradient.
-        parts = 2 if self.cell == "gru" else 1
-        shapes = [(batch, time, GATES[self.cell] * hidden)] * parts
+        parts = 1 if EQUATIONS[self.cell].joined else 2
+        shapes = [(batch, time, COLUMNS[self.cell] * hidden)] * parts
         shapes += [(batch, hidden)] * len(self.carry) + reset * len(self.carry)
         call = jax.ffi.ffi_call(
-            f"{self.target}_backward",
+            native.BACKWARD,
             [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes],
         )
-        out = jax.jit(lambda *a: call(*a, **self.attributes))(
-            *self.backward_arguments(residuals)
-        )
+        run = jax.jit(lambda *a: call(*a, cell=self.cell))
+        out = run(*self.backward_arguments(residuals))
         return (out[0], *out) if parts == 1 else tuple(out)
 
     def in_float64(self):
@@ -159,11 +145,11 @@ class Problem:
     def expected(self):
         """Outputs, last carry and gradients of the reference."""
         weights, carry, reset_carry, xs, mask, reset = self.in_float64()
-        ys, last, tape = reference.unroll(
+        ys, last, tape = numpy_cells.unroll(
             self.cell, weights, carry, reset_carry, xs, mask, reset
         )
         dys, d_last = jax.tree.map(np.float64, (self.dys, self.d_last))
-        return (ys, last), reference.gradients(
+        return (ys, last), numpy_cells.gradients(
             self.cell, weights, tape, mask, reset, dys, d_last
         )
 
@@ -238,7 +224,7 @@ def test_the_gradient_of_the_reference_is_its_slope(cell):
     dys, d_last = jax.tree.map(np.float64, (problem.dys, problem.d_last))
 
     def loss(parameters):
-        ys, last, _ = reference.unroll(cell, *parameters, xs, mask, reset)
+        ys, last, _ = numpy_cells.unroll(cell, *parameters, xs, mask, reset)
         return np.sum(ys * dys) + sum(map(np.sum, map(np.multiply, last, d_last)))
 
     parameters = (weights, carry, reset_carry)
@@ -410,7 +396,7 @@ def test_a_weight_gradient_equals_the_product_in_float64(instruction_set, shape,
 def test_a_weight_gradient_of_wrong_shapes_is_an_error(x, dz, result, message):
     native.register()
     call = jax.ffi.ffi_call(
-        "rnnjax_weight_gradient", jax.ShapeDtypeStruct(result, np.float32)
+        native.WEIGHT_GRADIENT, jax.ShapeDtypeStruct(result, np.float32)
     )
     with pytest.raises(Exception, match=f"rnnjax_weight_gradient: {message}"):
         jax.block_until_ready(call(np.ones(x, np.float32), np.ones(dz, np.float32)))
@@ -419,11 +405,12 @@ def test_a_weight_gradient_of_wrong_shapes_is_an_error(x, dz, result, message):
 WRONG = [
     ("xs", 0, (2, 3), "three dimensions"),
     ("w_ih", 1, (4, 28), r"w_ih has shape \(4, 28\), expected \(4, 32\)"),
-    ("w_hh", 2, (7, 32), r"expected \(8, 32\)"),
+    ("w_hh", 2, (8, 31), r"w_hh has shape \(8, 31\), expected \(8, 32\)"),
+    ("w_hh", 2, (8,), r"w_hh has shape \(8,\), expected two dimensions"),
     ("b", 3, (31,), r"b has shape \(31,\), expected \(32,\)"),
     ("c0", 4, (3, 8), r"c0 has shape \(3, 8\), expected \(2, 8\)"),
     ("h0", 5, (1, 8), r"h0 has shape \(1, 8\), expected \(2, 8\)"),
-    ("h0", 5, (), "h0 is a scalar"),
+    ("h0", 5, (), r"h0 has shape \(\), expected \(2, 8\)"),
     ("mask", 6, (2, 4), r"mask has shape \(2, 4\), expected \(2, 3\)"),
     ("reset", 7, (3, 2), r"reset has shape \(3, 2\), expected \(2, 3\)"),
     ("c_reset", 8, (2, 8), r"expected \(0,\) because reset is absent"),
@@ -437,9 +424,9 @@ def test_a_wrong_shape_is_an_error(name, position, shape, message):
     arguments = list(problem.forward_arguments())
     arguments[position] = np.zeros(shape, arguments[position].dtype)
     native.register()
-    call = jax.ffi.ffi_call("rnnjax_lstm_forward", problem.forward_results(False))
-    with pytest.raises(Exception, match=f"rnnjax_lstm_forward: .*{message}"):
-        jax.block_until_ready(call(*arguments))
+    call = jax.ffi.ffi_call(native.FORWARD, problem.forward_results(False))
+    with pytest.raises(Exception, match=f"rnnjax_forward of lstm: .*{message}"):
+        jax.block_until_ready(call(*arguments, cell="lstm", residuals=False))
 
 
 def test_a_wrong_dtype_count_or_result_is_an_error():
@@ -448,8 +435,8 @@ def test_a_wrong_dtype_count_or_result_is_an_error():
     native.register()
 
     def call(arguments, results):
-        target = "rnnjax_lstm_forward"
-        jax.block_until_ready(jax.ffi.ffi_call(target, results)(*arguments))
+        call = jax.ffi.ffi_call(native.FORWARD, results)
+        jax.block_until_ready(call(*arguments, cell="lstm", residuals=False))
 
     halves = [jnp.asarray(arguments[0], jnp.float16), *arguments[1:]]
     with pytest.raises(Exception, match=r"xs is float16, expected float32 or bfloat16"):
@@ -469,11 +456,18 @@ def test_a_wrong_dtype_count_or_result_is_an_error():
         call(arguments, small)
 
 
+def test_a_cell_without_a_kernel_is_an_error():
+    native.register()
+    call = jax.ffi.ffi_call(native.BACKWARD, jax.ShapeDtypeStruct((1,), np.float32))
+    with pytest.raises(Exception, match=r"rnnjax: there is no kernel of lstn\."):
+        jax.block_until_ready(call(np.ones(1, np.float32), cell="lstn"))
+
+
 def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
     problem = Problem("lstm", (16, 40, 32, 64))
-    call = jax.ffi.ffi_call("rnnjax_lstm_forward", problem.forward_results(False))
+    call = jax.ffi.ffi_call(native.FORWARD, problem.forward_results(False))
     native.register()
-    run = jax.jit(call)
+    run = jax.jit(lambda *a: call(*a, cell="lstm", residuals=False))
     arguments = [jnp.asarray(a) for a in problem.forward_arguments()]
     expected = np.asarray(run(*arguments)[0])
     with ThreadPoolExecutor(8) as pool:
@@ -485,7 +479,8 @@ def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
 
 def test_kernels_compiled_for_a_newer_interface_are_left_out(monkeypatch):
     monkeypatch.setattr(native, "_installed_interface", lambda: (0, 0))
-    library, why = native._load.__wrapped__()
+    with pytest.warns(RuntimeWarning, match="runs without its CPU kernels"):
+        library, why = native._load.__wrapped__()
     assert library is None
     assert "the installed jaxlib has 0.0; run `python -m" in why
 

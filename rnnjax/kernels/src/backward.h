@@ -19,11 +19,11 @@ class BackwardPass {
         host_(host),
         cut_(problem.size.hidden, kVectors),
         padded_(cut_.blocks * kLanes),
-        width_(Cell::kGates * problem.size.hidden) {}
+        width_(Cell::kColumns * problem.size.hidden) {}
 
   void run() {
     pack();
-    const int64_t cost = width_ * p_.size.hidden + 24 * Cell::kSums * padded_;
+    const int64_t cost = width_ * p_.size.hidden + 24 * Layout::kSums * padded_;
     schedule_ = make_schedule(p_.size, p_.mask, cost, host_);
     host_.run(
         schedule_.tasks,
@@ -34,6 +34,7 @@ class BackwardPass {
   }
 
  private:
+  using Layout = rnnjax::RNNJAX_ISA::Layout<Cell>;
   static constexpr bool kStaged = sizeof(D) != sizeof(float);
 
   static const D* as(const void* buffer) {
@@ -105,20 +106,20 @@ class BackwardPass {
     task.count = schedule_.start[index + 1] - schedule_.start[index];
     task.active = take<BackwardRow<D>>(host_, task.count);
     task.dh = zeros(task.count * padded_);
-    if (Cell::kHasMemory) task.dc = zeros(task.count * padded_);
+    if (Layout::kHasMemory) task.dc = zeros(task.count * padded_);
     if (p_.reset) {
       task.resets = take<int64_t>(host_, task.count);
       task.dh_reset = zeros(task.count * padded_);
-      if (Cell::kHasMemory) task.dc_reset = zeros(task.count * padded_);
+      if (Layout::kHasMemory) task.dc_reset = zeros(task.count * padded_);
     }
     if (kStaged) {
       task.dz = take<float>(host_, task.count * width_);
-      if (Cell::kApart) task.dz_input = take<float>(host_, task.count * width_);
+      if (!Cell::kJoined) task.dz_input = take<float>(host_, task.count * width_);
     }
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t row = task.rows[r] * size.hidden;
       convert(as(p_.dh_last) + row, task.dh + r * padded_, size.hidden);
-      if constexpr (Cell::kHasMemory) {
+      if constexpr (Layout::kHasMemory) {
         convert(as(p_.dc_last) + row, task.dc + r * padded_, size.hidden);
       }
     }
@@ -127,12 +128,12 @@ class BackwardPass {
       const int64_t row = task.rows[r] * size.hidden;
       const int64_t at = r * padded_;
       convert(task.dh + at, as(p_.dh0) + row, size.hidden);
-      if constexpr (Cell::kHasMemory) {
+      if constexpr (Layout::kHasMemory) {
         convert(task.dc + at, as(p_.dc0) + row, size.hidden);
       }
       if (!p_.reset) continue;
       convert(task.dh_reset + at, as(p_.dh_reset) + row, size.hidden);
-      if constexpr (Cell::kHasMemory) {
+      if constexpr (Layout::kHasMemory) {
         convert(task.dc_reset + at, as(p_.dc_reset) + row, size.hidden);
       }
     }
@@ -144,10 +145,10 @@ class BackwardPass {
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t step = task.rows[r] * size.time + t;
       D* dz = as(p_.dz) + step * width_;
-      D* dz_input = Cell::kApart ? as(p_.dz_input) + step * width_ : nullptr;
+      D* dz_input = Cell::kJoined ? nullptr : as(p_.dz_input) + step * width_;
       if (p_.mask && !p_.mask[step]) {
         std::memset(dz, 0, sizeof(D) * width_);
-        if (Cell::kApart) std::memset(dz_input, 0, sizeof(D) * width_);
+        if (!Cell::kJoined) std::memset(dz_input, 0, sizeof(D) * width_);
         continue;
       }
       if (p_.reset && p_.reset[step]) task.resets[resets++] = r;
@@ -157,7 +158,7 @@ class BackwardPass {
       if (p_.prev) row.prev = as(p_.prev) + step * size.hidden;
       row.dy = as(p_.dys) + step * size.hidden;
       row.dh = task.dh + r * padded_;
-      if constexpr (Cell::kHasMemory) row.dc = task.dc + r * padded_;
+      if constexpr (Layout::kHasMemory) row.dc = task.dc + r * padded_;
       if constexpr (kStaged) {
         row.dz = task.dz + r * width_;
         row.dz_input = task.dz_input + r * width_;
@@ -166,17 +167,17 @@ class BackwardPass {
         row.dz_input = dz_input;
       }
       for (int64_t block = 0; block < cut_.blocks; ++block) {
-        Cell::differentiate(Units{block * kLanes, lanes_at(size.hidden, block),
-                                  size.hidden},
-                            p_.relu, row);
+        Cell::differentiate(
+            Units{block * kLanes, lanes_at(size.hidden, block), size.hidden},
+            row);
       }
       if constexpr (kStaged) {
         convert(row.dz, dz, width_);
-        if (Cell::kApart) convert(row.dz_input, dz_input, width_);
+        if (!Cell::kJoined) convert(row.dz_input, dz_input, width_);
       }
     }
     for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-      with_width(cut_.width(panel), [&](auto width) {
+      with_width<kVectors>(cut_.width(panel), [&](auto width) {
         for_row_blocks(count, [&](auto rows, int64_t first) {
           add_product<decltype(rows)::value, decltype(width)::value>(
               panel, task.active + first);
@@ -186,7 +187,7 @@ class BackwardPass {
     for (int64_t i = 0; i < resets; ++i) {
       const int64_t at = task.resets[i] * padded_;
       move(task.dh + at, task.dh_reset + at);
-      if (Cell::kHasMemory) move(task.dc + at, task.dc_reset + at);
+      if (Layout::kHasMemory) move(task.dc + at, task.dc_reset + at);
     }
   }
 

@@ -24,15 +24,15 @@ class ForwardPass {
   ForwardPass(const Forward& problem, Host& host)
       : p_(problem),
         host_(host),
-        cut_(problem.size.hidden, Cell::kUnitBlocks),
+        cut_(problem.size.hidden, Layout::kBlocks),
         padded_(cut_.blocks * kLanes) {}
 
   void run() {
     pack();
     const Sizes& size = p_.size;
     const int64_t cost =
-        Cell::kGates * size.hidden * (size.input + size.hidden) +
-        24 * Cell::kSums * padded_;  // the activations
+        Cell::kColumns * size.hidden * (size.input + size.hidden) +
+        24 * Layout::kSums * padded_;  // the activations
     schedule_ = make_schedule(size, p_.mask, cost, host_);
     host_.run(
         schedule_.tasks,
@@ -43,6 +43,7 @@ class ForwardPass {
   }
 
  private:
+  using Layout = rnnjax::RNNJAX_ISA::Layout<Cell>;
   static constexpr bool kStaged = sizeof(D) != sizeof(float);
 
   static const D* as(const void* buffer) {
@@ -54,10 +55,10 @@ class ForwardPass {
 
   void pack() {
     const Sizes& size = p_.size;
-    const int64_t width = Cell::kGates * padded_;
+    const int64_t width = Cell::kColumns * padded_;
     w_ih_ = take<float>(host_, size.input * width);
     w_hh_ = take<float>(host_, size.hidden * width);
-    bias_ = take<float>(host_, Cell::kSums * padded_);
+    bias_ = take<float>(host_, Layout::kSums * padded_);
     const auto body = [](void* self, int64_t panel) {
       static_cast<ForwardPass*>(self)->pack_panel(panel);
     };
@@ -70,40 +71,40 @@ class ForwardPass {
 
   void pack_panel(int64_t panel) {
     const Sizes& size = p_.size;
-    const int64_t stride = Cell::kGates * size.hidden;
+    const int64_t stride = Cell::kColumns * size.hidden;
     const int64_t first = cut_.first(panel);
     Columns input{}, hidden{};
-    input.vectors = hidden.vectors = cut_.width(panel) * Cell::kGates;
+    input.vectors = hidden.vectors = cut_.width(panel) * Cell::kColumns;
     for (int v = 0; v < input.vectors; ++v) {
-      const int64_t block = first + (Cell::kGates == 1 ? v : 0);
-      const int gate = Cell::kGates == 1 ? 0 : v;
+      const int64_t block = first + v / Cell::kColumns;
+      const int column = v % Cell::kColumns;
       input.count[v] = hidden.count[v] = lanes_at(size.hidden, block);
       input.column[v] =
-          Cell::kInputOrder[gate] * size.hidden + block * kLanes;
-      hidden.column[v] = gate * size.hidden + block * kLanes;
+          Layout::input_column(column) * size.hidden + block * kLanes;
+      hidden.column[v] = column * size.hidden + block * kLanes;
     }
-    const int64_t offset = first * Cell::kGates * kLanes;
+    const int64_t offset = first * Cell::kColumns * kLanes;
     pack_columns(as(p_.w_ih), size.input, stride, input,
                  w_ih_ + offset * size.input);
     pack_columns(as(p_.w_hh), size.hidden, stride, hidden,
                  w_hh_ + offset * size.hidden);
-    float* bias = bias_ + first * Cell::kSums * kLanes;
-    pack_columns(as(p_.bias), 1, stride, input, bias);
-    if (p_.bias_hn) {  // the GRU's fourth sum
+    float* bias = bias_ + first * Layout::kSums * kLanes;
+    pack_columns(as(p_.b), 1, stride, input, bias);
+    if constexpr (!Cell::kJoined) {
       hidden.vectors = 1;
-      pack_columns(as(p_.bias_hn), 1, size.hidden, hidden, bias + 3 * kLanes);
+      pack_columns(as(p_.b_hn), 1, size.hidden, hidden,
+                   bias + Cell::kColumns * kLanes);
     }
   }
 
   // ---- one register block -------------------------------------------------
 
-  // start = bias + x @ w_ih for R rows and one panel.
-  template <int R, int V>
+  // start = bias + x @ w_ih for R rows and one panel of B blocks of units.
+  template <int R, int B>
   __attribute__((noinline)) void project(int64_t panel, const float* const* x,
                                          float* const* start) const {
-    constexpr int kSums = Cell::kSums == 1 ? V : Cell::kSums;
     const int64_t first = cut_.first(panel);
-    const int64_t offset = first * Cell::kSums * kLanes;
+    const int64_t offset = first * Layout::kSums * kLanes;
     const float *inputs[R], *bias[R];
     float* outputs[R];
     for (int r = 0; r < R; ++r) {
@@ -111,43 +112,43 @@ class ForwardPass {
       bias[r] = bias_ + offset;
       outputs[r] = start[r] + offset;
     }
-    Vec sums[R][kSums];
+    Vec sums[R][B * Layout::kSums];
     load_sums(sums, bias);
-    accumulate<Cell::kInputFirst, V>(
-        sums, inputs, w_ih_ + first * Cell::kGates * kLanes * p_.size.input,
+    accumulate<0, B * Cell::kColumns>(
+        sums, inputs, w_ih_ + first * Cell::kColumns * kLanes * p_.size.input,
         p_.size.input);
     store_sums(sums, outputs);
   }
 
-  // One step of R rows for one panel of hidden units.
-  template <int R, int V>
+  // One step of R rows for one panel of B blocks of units.
+  template <int R, int B>
   __attribute__((noinline)) void step(int64_t panel, int64_t input_size,
                                       const ForwardRow<D>* rows) const {
-    constexpr int kSums = Cell::kSums == 1 ? V : Cell::kSums;
+    constexpr int V = B * Cell::kColumns;
     const int64_t first = cut_.first(panel);
     const int64_t hidden = p_.size.hidden;
-    const int64_t offset = first * Cell::kGates * kLanes;
-    alignas(64) float results[R][kSums * kLanes];
+    const int64_t offset = first * Cell::kColumns * kLanes;
+    alignas(64) float results[R][B * Layout::kSums * kLanes];
     const float *x[R], *h[R], *start[R];
     float* outputs[R];
     for (int r = 0; r < R; ++r) {
       x[r] = rows[r].x;
       h[r] = rows[r].h;
-      start[r] = rows[r].start + first * Cell::kSums * kLanes;
+      start[r] = rows[r].start + first * Layout::kSums * kLanes;
       outputs[r] = results[r];
     }
-    Vec sums[R][kSums];
+    Vec sums[R][B * Layout::kSums];
     load_sums(sums, start);
-    accumulate<Cell::kInputFirst, V>(sums, x, w_ih_ + offset * p_.size.input,
-                                     input_size);
-    accumulate<Cell::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden, hidden);
+    accumulate<0, V>(sums, x, w_ih_ + offset * p_.size.input, input_size);
+    accumulate<Layout::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden,
+                                        hidden);
     store_sums(sums, outputs);
     for (int r = 0; r < R; ++r) {
-      for (int block = 0; block < kSums / Cell::kSums; ++block) {
+      for (int block = 0; block < B; ++block) {
         const Units units{(first + block) * kLanes,
                           lanes_at(hidden, first + block), hidden};
-        Cell::finish(results[r] + block * Cell::kSums * kLanes, units, p_.relu,
-                     rows[r]);
+        Cell::activate(results[r] + block * Layout::kSums * kLanes, units,
+                       rows[r]);
       }
     }
   }
@@ -190,7 +191,7 @@ class ForwardPass {
 
   void set_carry(Task& task, int64_t r, const void* c, const void* h) const {
     task.h[r] = carry_at(task, r, h);
-    if constexpr (Cell::kHasMemory) {
+    if constexpr (Layout::kHasMemory) {
       convert(as(c) + task.rows[r] * p_.size.hidden, task.c + r * padded_,
               p_.size.hidden);
     }
@@ -203,7 +204,7 @@ class ForwardPass {
     task.count = schedule_.start[index + 1] - schedule_.start[index];
     task.h = take<const float*>(host_, task.count);
     task.active = take<ForwardRow<D>>(host_, task.count);
-    if (Cell::kHasMemory) {
+    if (Layout::kHasMemory) {
       task.c = take<float>(host_, task.count * padded_);
       std::memset(task.c, 0, sizeof(float) * task.count * padded_);
     }
@@ -220,28 +221,21 @@ class ForwardPass {
       if (task.chunk && t % task.chunk == 0) project_chunk(task, t);
       const int64_t count = gather(task, t);
       for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-        with_width(Cell::kGates == 1 ? cut_.width(panel) : Cell::kGates,
-                   [&](auto width) {
-                     step_panel<decltype(width)::value>(task, panel, count);
-                   });
+        with_width<Layout::kBlocks>(cut_.width(panel), [&](auto width) {
+          const int64_t input_size = task.chunk ? 0 : size.input;
+          for_row_blocks(count, [&](auto rows, int64_t first) {
+            step<decltype(rows)::value, decltype(width)::value>(
+                panel, input_size, task.active + first);
+          });
+        });
       }
     }
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t row = task.rows[r] * size.hidden;
       convert(task.h[r], as(p_.h_last) + row, size.hidden);
-      if constexpr (Cell::kHasMemory) {
+      if constexpr (Layout::kHasMemory) {
         convert(task.c + r * padded_, as(p_.c_last) + row, size.hidden);
       }
-    }
-  }
-
-  template <int V>
-  void step_panel(const Task& task, int64_t panel, int64_t count) const {
-    if constexpr (Cell::kGates == 1 || V == Cell::kGates) {
-      const int64_t input_size = task.chunk ? 0 : p_.size.input;
-      for_row_blocks(count, [&](auto rows, int64_t first) {
-        step<decltype(rows)::value, V>(panel, input_size, task.active + first);
-      });
     }
   }
 
@@ -266,7 +260,7 @@ class ForwardPass {
       const D* x = as(p_.xs) + step * size.input;
       if (task.chunk) {
         row.start = task.starts + (t % task.chunk * task.count + r) *
-                                      Cell::kSums * padded_;
+                                      Layout::kSums * padded_;
       } else if constexpr (kStaged) {
         float* copy = task.x_buffers + r * size.input;
         convert(x, copy, size.input);
@@ -274,7 +268,7 @@ class ForwardPass {
       } else {
         row.x = x;
       }
-      if constexpr (Cell::kHasMemory) row.c = task.c + r * padded_;
+      if constexpr (Layout::kHasMemory) row.c = task.c + r * padded_;
       if constexpr (kStaged) {
         row.h_new = spare(task, r);
         row.ys = ys;
@@ -284,7 +278,7 @@ class ForwardPass {
       if (p_.saved) {
         row.saved = as(p_.saved) + step * Cell::kSaved * size.hidden;
         convert(row.h, as(p_.h_prev) + step * size.hidden, size.hidden);
-        if constexpr (Cell::kHasMemory) {
+        if constexpr (Layout::kHasMemory) {
           row.c_prev = as(p_.c_prev) + step * size.hidden;
         }
       }
@@ -302,7 +296,7 @@ class ForwardPass {
     std::memset(as(p_.saved) + step * Cell::kSaved * hidden, 0,
                 Cell::kSaved * bytes);
     std::memset(as(p_.h_prev) + step * hidden, 0, bytes);
-    if (Cell::kHasMemory) {
+    if (Layout::kHasMemory) {
       std::memset(as(p_.c_prev) + step * hidden, 0, bytes);
     }
   }
@@ -312,7 +306,7 @@ class ForwardPass {
   bool projects_ahead(int64_t rows) const {
     const Sizes& size = p_.size;
     const int64_t weights =
-        (size.input + size.hidden) * Cell::kGates * padded_;
+        (size.input + size.hidden) * Cell::kColumns * padded_;
     return size.time > 1 &&
            (rows <= kFewRows || (weights >= kManyWeights && size.input >= 64));
   }
@@ -321,13 +315,13 @@ class ForwardPass {
     // As many steps as fit in a part of the second-level cache, but enough
     // rows to be worth reading the weights.
     const int64_t step_bytes =
-        task.count * Cell::kSums * padded_ * sizeof(float);
+        task.count * Layout::kSums * padded_ * sizeof(float);
     int64_t chunk = (128 << 10) / step_bytes;
     const int64_t least = (48 + task.count - 1) / task.count;
     chunk = chunk < least ? least : chunk > 96 ? 96 : chunk;
     task.chunk = chunk < p_.size.time ? chunk : p_.size.time;
     const int64_t rows = task.chunk * task.count;
-    task.starts = take<float>(host_, rows * Cell::kSums * padded_);
+    task.starts = take<float>(host_, rows * Layout::kSums * padded_);
     task.project_x = take<const float*>(host_, rows);
     task.project_start = take<float*>(host_, rows);
     if (kStaged) task.x_buffers = take<float>(host_, rows * p_.size.input);
@@ -350,21 +344,16 @@ class ForwardPass {
           task.project_x[count] = x;
         }
         task.project_start[count++] =
-            task.starts + ((s - t) * task.count + r) * Cell::kSums * padded_;
+            task.starts + ((s - t) * task.count + r) * Layout::kSums * padded_;
       }
     }
     for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-      with_width(Cell::kGates == 1 ? cut_.width(panel) : Cell::kGates,
-                 [&](auto width) {
-                   constexpr int V = decltype(width)::value;
-                   if constexpr (Cell::kGates == 1 || V == Cell::kGates) {
-                     for_row_blocks(count, [&](auto rows, int64_t first) {
-                       project<decltype(rows)::value, V>(
-                           panel, task.project_x + first,
-                           task.project_start + first);
-                     });
-                   }
-                 });
+      with_width<Layout::kBlocks>(cut_.width(panel), [&](auto width) {
+        for_row_blocks(count, [&](auto rows, int64_t first) {
+          project<decltype(rows)::value, decltype(width)::value>(
+              panel, task.project_x + first, task.project_start + first);
+        });
+      });
     }
   }
 

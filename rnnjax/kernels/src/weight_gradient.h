@@ -97,7 +97,7 @@ class WeightGradientPass {
     for (int64_t panel = part.first_panel; panel < part.last_panel; ++panel) {
       pack_columns(static_cast<const D*>(p_.dz) + row * p_.outputs, count,
                    p_.outputs, columns(panel), part.dz);
-      with_width(cut_.width(panel), [&](auto width) {
+      with_width<kVectors>(cut_.width(panel), [&](auto width) {
         constexpr int V = decltype(width)::value;
         for_row_blocks(part.inputs, [&](auto rows, int64_t first) {
           constexpr int R = decltype(rows)::value;

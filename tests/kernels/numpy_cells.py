@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-GATES = {"lstm": 4, "gru": 3, "elman": 1, "elman_relu": 1}
+COLUMNS = {"lstm": 4, "gru": 3, "elman_tanh": 1, "elman_relu": 1}
 
 
 def sigmoid(x):
@@ -32,7 +32,7 @@ def step(cell, weights, carry, x):
         r, z, q = sigmoid(a_r + u_r), sigmoid(a_z + u_z), u_n + weights["b_hn"]
         n = np.tanh(a_n + r * q)
         return ((1 - z) * n + z * h,), (r, z, n, q)
-    new = np.tanh(a + u) if cell == "elman" else np.maximum(a + u, 0)
+    new = np.tanh(a + u) if cell == "elman_tanh" else np.maximum(a + u, 0)
     return (new,), (new,)
 
 
@@ -65,7 +65,7 @@ def step_gradient(cell, weights, carry, saved, d_carry):
             (dh * z + du @ weights["w_hh"].T,),
         )
     (new,) = saved
-    da = dh * (1 - new**2) if cell == "elman" else dh * (new > 0)
+    da = dh * (1 - new**2) if cell == "elman_tanh" else dh * (new > 0)
     return da, da, (da @ weights["w_hh"].T,)
 
 
