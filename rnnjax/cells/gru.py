@@ -10,6 +10,7 @@ from rnnjax import checks, kernels, scan
 from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
+from rnnjax.kernels.equations import GRU
 from rnnjax.observation import observe
 
 
@@ -104,6 +105,6 @@ def gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    step = step_after if reset_after else step_before
+    step = kernels.Known(GRU, step_after) if reset_after else step_before
     given = init, initial_carry, project, step, (input_size,)
     return recurrence(*given, traversal, carry_dtype)

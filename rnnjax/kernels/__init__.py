@@ -20,13 +20,15 @@ from jax import Array
 from rnnjax import scan, signals
 from rnnjax.cell import Carry, Params, Reset
 from rnnjax.kernels import cudnn, pallas
-from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH, GRU, LSTM, Equations
+from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH, GRU, LSTM, Equations, Known
 from rnnjax.kernels.lowerings import Lowering, Status, status
 from rnnjax.kernels.primitives import value_p
 
 __all__ = [
+    "Known",
     "Lowering",
     "Status",
+    "check",
     "elman_relu",
     "elman_tanh",
     "gru",
@@ -43,6 +45,46 @@ _GRU_PALLAS = GRU._replace(program=pallas.PROGRAM)
 _value = functools.partial(value_p.bind, residuals=False)
 
 
+_kernels: list[tuple[signals.Traversal, Equations]] = []
+
+
+def _kernel_of(cell: Equations) -> Callable[[signals.Traversal], signals.Traversal]:
+    def add(traversal):
+        _kernels.append((traversal, cell))
+        return traversal
+
+    return add
+
+
+def check(traversal: signals.Traversal, step: signals.Step) -> None:
+    """Refuse a kernel whose equations are not those of the step.
+
+    Raises:
+      ValueError: the traversal is a kernel, and the step is not `Known` to compute the
+        same.
+
+    >>> import rnnjax
+    >>> rnnjax.kernels.check(rnnjax.scan.fused, lambda params, h, z: (h, h))
+    """
+    for kernel, cell in _kernels:
+        if kernel is traversal:
+            _check(cell, step)
+
+
+def _check(cell: Equations, step: signals.Step) -> None:
+    if not isinstance(step, Known):
+        other = "a step that it does not know"
+    elif step.equations.name != cell.name:
+        other = f"the step of {step.equations.cell}"
+    else:
+        return
+    raise ValueError(
+        f"traversal=rnnjax.kernels.{cell.name} computes {cell.cell} by itself; it was "
+        f"given {other}. Write traversal=rnnjax.scan.default, which takes every step."
+    )
+
+
+@_kernel_of(LSTM)
 def lstm(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.lstm` with its own equations.
 
@@ -52,6 +94,7 @@ def lstm(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(LSTM, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(GRU)
 def gru(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.gru` with its own equations, the reset coming after.
 
@@ -61,6 +104,7 @@ def gru(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(GRU, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(ELMAN_TANH)
 def elman_tanh(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.elman` with its own equations.
 
@@ -70,6 +114,7 @@ def elman_tanh(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(ELMAN_TANH, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(ELMAN_RELU)
 def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.elman` with ``activation=jax.nn.relu``.
 
@@ -80,6 +125,7 @@ def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(LSTM)
 def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
     """`lstm`, but through cuDNN on an NVIDIA GPU, in float32 and without resets.
 
@@ -95,6 +141,7 @@ def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(LSTM, project, step, params, carry, xs, mask, reset, value)
 
 
+@_kernel_of(LSTM)
 def lstm_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     """`lstm`, but in one kernel written in Pallas on an NVIDIA GPU.
 
@@ -107,6 +154,7 @@ def lstm_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(_LSTM_PALLAS, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(GRU)
 def gru_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     """`gru`, but in one kernel written in Pallas on an NVIDIA GPU.
 
@@ -132,6 +180,7 @@ def _traverse(
     value: Callable[..., Sequence[Array]] = _value,
 ) -> tuple[Carry, Any]:
     """Bind the value primitive to one sequence, or walk the step if it cannot be."""
+    _check(cell, step)
     start = jax.tree.leaves(carry)
     restart = [] if reset is None else jax.tree.leaves(reset.carry)
     if not _covers(cell, params, [*start, *restart], xs):
@@ -156,7 +205,7 @@ def _traverse(
 def _covers(cell: Equations, params: Any, carries: list[Array], xs: Any) -> bool:
     """Whether all arrays are there, in one dtype that a kernel knows, and fit."""
     if any(p is None for p in params):
-        return False  # a GRU whose reset comes before the product
+        return False  # of another cell: the step will say so
     if len(params) != (3 if cell.joined else 4) or params.w_hh.ndim != 2:
         return False  # another cell's, or an ensemble's: the step will say so
     h, k = params.w_hh.shape

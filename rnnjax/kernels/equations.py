@@ -28,7 +28,7 @@ scan and the Pallas kernels call them on arrays of any shape:
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ class Equations(NamedTuple):
 
     Attributes:
       name: in a jaxpr, and of the native kernel.
+      cell: how to make the cell, for messages.
       columns: see above, as are the next six.
       saved: values of a unit and a step.
       carries: arrays.
@@ -67,6 +68,7 @@ class Equations(NamedTuple):
     """
 
     name: str
+    cell: str
     columns: int
     saved: int
     carries: int
@@ -78,6 +80,19 @@ class Equations(NamedTuple):
 
     def __repr__(self) -> str:
         return self.name
+
+
+class Known(NamedTuple):
+    """A cell's step, and the equations that it is known to compute.
+
+    A kernel does not call the step, so it refuses every step that is not known to it.
+    """
+
+    equations: Equations
+    step: Callable[[Any, Any, Any], tuple[Any, Any]]
+
+    def __call__(self, params: Any, carry: Any, z: Any) -> tuple[Any, Any]:
+        return self.step(params, carry, z)
 
 
 def _lstm_activate(a: Arrays, u: Arrays, carry: Arrays) -> tuple[Arrays, Arrays]:
@@ -101,6 +116,7 @@ def _lstm_differentiate(
 
 LSTM = Equations(
     name="lstm",
+    cell="rnnjax.lstm with activation=jnp.tanh",
     columns=4,
     saved=4,
     carries=2,
@@ -130,6 +146,7 @@ def _gru_differentiate(
 
 GRU = Equations(
     name="gru",
+    cell="rnnjax.gru with reset_after=True",
     columns=3,
     saved=4,
     carries=1,
@@ -155,6 +172,7 @@ def _tanh_differentiate(
 
 ELMAN_TANH = Equations(
     name="elman_tanh",
+    cell="rnnjax.elman with activation=jnp.tanh",
     columns=1,
     saved=1,
     carries=1,
@@ -180,6 +198,7 @@ def _relu_differentiate(
 
 ELMAN_RELU = ELMAN_TANH._replace(
     name="elman_relu",
+    cell="rnnjax.elman with activation=jax.nn.relu",
     activate=_relu_activate,
     differentiate=_relu_differentiate,
 )

@@ -48,7 +48,7 @@ PALLAS = {"lstm": kernels.lstm_pallas, "gru": kernels.gru_pallas}
 
 def interpreted(name):
     """The traversal whose kernels are interpreted on a CPU."""
-    cell = EQUATIONS[name]._replace(name=f"{name}_test", program=pallas.INTERPRETED)
+    cell = EQUATIONS[name]._replace(program=pallas.INTERPRETED)
 
     def traversal(project, step, params, carry, xs, *, mask=None, reset=None):
         return kernels._traverse(cell, project, step, params, carry, xs, mask, reset)

@@ -388,15 +388,67 @@ def test_other_dtypes_take_the_reference(name, dtype):
         assert "recurrence" not in str(jaxpr)
 
 
-def test_a_gru_with_the_reset_before_takes_the_reference():
-    got, want = (
-        rnnjax.gru(INPUT, HIDDEN, reset_after=False, traversal=traversal)
-        for traversal in (kernels.gru, scan.fused)
-    )
-    params = weights(got)
-    xs = draw(1, (TIME, INPUT))
-    carry = got.initial_carry(params)
-    assert_close(got.unroll(params, carry, xs), want.unroll(params, carry, xs), 0, 0)
+OTHERS = {
+    "another activation": (
+        lambda: rnnjax.lstm(3, 4, activation=jax.nn.relu, traversal=kernels.lstm),
+        r"kernels\.lstm computes rnnjax\.lstm with activation=jnp\.tanh by itself; "
+        r"it was given a step that it does not know\. Write traversal=rnnjax\.scan",
+    ),
+    "cuDNN's": (
+        lambda: rnnjax.lstm(3, 4, activation=jax.nn.relu, traversal=kernels.lstm_cudnn),
+        "computes rnnjax.lstm with",
+    ),
+    "relu for tanh": (
+        lambda: rnnjax.elman(3, 4, traversal=kernels.elman_relu),
+        "given the step of rnnjax.elman with activation=jnp.tanh",
+    ),
+    "reset after for before": (
+        lambda: rnnjax.gru(3, 4, reset_after=False, traversal=kernels.gru),
+        "computes rnnjax.gru with reset_after=True",
+    ),
+    "another cell": (
+        lambda: rnnjax.ugrnn(3, 4, traversal=kernels.gru),
+        "given a step that it does not know",
+    ),
+    "a cell of your own": (
+        lambda: rnnjax.recurrence(
+            lambda key: jnp.zeros(()),
+            lambda params: jnp.zeros(4),
+            lambda params, x: x,
+            lambda params, h, z: (h, h),
+            traversal=kernels.elman_tanh,
+        ),
+        "given a step that it does not know",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_kernel_refuses_equations_that_are_not_its_own(name):
+    make_other, message = OTHERS[name]
+    with pytest.raises(ValueError, match=message):
+        make_other()
+
+
+def test_a_kernel_inside_a_traversal_of_your_own_refuses_at_trace_time():
+    def walk(project, step, params, carry, xs, *, mask=None, reset=None):
+        signals = {"mask": mask, "reset": reset}
+        return kernels.elman_relu(project, step, params, carry, xs, **signals)
+
+    cell = rnnjax.elman(INPUT, HIDDEN, traversal=walk)
+    params, xs = weights(cell), draw(1, (TIME, INPUT))
+    with pytest.raises(ValueError, match=r"given the step of rnnjax\.elman with"):
+        jax.eval_shape(lambda *a: rnnjax.unroll(cell, *a), params, xs[None])
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_every_other_traversal_takes_the_step_of_a_kernel(name):
+    for walk in (scan.hoisted, scan.deferred, scan.checkpointed, scan.static):
+        build, _ = BUILD[name]
+        cell = build(INPUT, HIDDEN, traversal=walk)
+        args, mask, where = problem(name, "both")
+        got = value(cell, args, mask, where)
+        assert_close(got, value(make(name, False), args, mask, where))
 
 
 @pytest.mark.parametrize("name", BUILD)
