@@ -16,7 +16,10 @@ them once (``src/cells.h``). Of each unit,
 - *carries*: how many arrays the carry has; the last one, ``h``, is the output;
 - *reads*: how many arrays of the previous carry, from the first, `differentiate` reads;
 - *joined*: whether only the sum ``a + u`` enters. If not, the last column has a bias of
-  its own in ``u``, ``b_hn: (h,)``.
+  its own in ``u``, ``b_hn: (h,)``;
+- *gated*: how many columns, the last ones, multiply ``r * h`` in place of ``h``, in a
+  second product, where ``r`` is the sigmoid of the first column and the first value
+  that is saved. Such a cell is joined and reads all of its carry.
 
 Two functions are the elementwise part. They take and give tuples with one array for
 each column, saved value or carry, and treat every element alike, so that the reference
@@ -25,6 +28,7 @@ scan and the Pallas kernels call them on arrays of any shape:
 - ``activate(a, u, carry) -> (saved, carry)`` ends a step;
 - ``differentiate(saved, previous, d_carry) -> (d_a, d_u, d_previous)`` is the transpose
   of its derivative, linear in ``d_carry``, but for the way of ``d_u`` through ``w_hh``.
+  What reaches ``r`` comes that way, and is added by who multiplies.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,13 +61,14 @@ class Equations(NamedTuple):
     Attributes:
       name: in a jaxpr, and of the native kernel.
       cell: how to make the cell, for messages.
-      columns: see above, as are the next six.
+      columns: see above, as are the next seven.
       saved: values of a unit and a step.
       carries: arrays.
       reads: arrays of the previous carry.
       joined: whether ``a + u`` alone enters.
       activate: ends a step.
       differentiate: goes back through it.
+      gated: columns of the second product.
       program: what is to run on a platform in place of its default.
     """
 
@@ -76,6 +81,7 @@ class Equations(NamedTuple):
     joined: bool
     activate: Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays]]
     differentiate: Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays, Arrays]]
+    gated: int = 0
     program: Program | None = None
 
     def __repr__(self) -> str:

@@ -51,7 +51,7 @@ class _Sizes(NamedTuple):
 
 
 def fits(cell: Equations, hidden_size: int, dtype: Any) -> bool:
-    """Whether the cell's recurrent weights stay on the chip.
+    """Whether one product is all of a step, and its weights stay on the chip.
 
     >>> import jax.numpy as jnp
     >>> from rnnjax.kernels import equations, pallas
@@ -59,7 +59,8 @@ def fits(cell: Equations, hidden_size: int, dtype: Any) -> bool:
     [True, False]
     """
     units = _Sizes(1, 1, hidden_size).units
-    return cell.columns * units * units * jnp.dtype(dtype).itemsize <= ON_CHIP
+    size = cell.columns * units * units * jnp.dtype(dtype).itemsize
+    return not cell.gated and size <= ON_CHIP
 
 
 def value(

@@ -16,7 +16,7 @@ JAX for the platform that the program is compiled for, see `rnnjax.kernels.lower
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -123,7 +123,7 @@ def _value_jvp(
     out, saved, previous = out[:n], out[n], out[n + 1 :]
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
     by_input = [(d.xs, at.w_ih, jnp.matmul), (at.xs, d.w_ih, product_p.bind)]
-    by_hidden = [(previous[-1], d.w_hh, product_p.bind)]
+    by_hidden = [(previous[-1], d.w_hh, _hidden_product(cell, saved))]
     shape = (*saved.shape[:2], at.w_hh.shape[1])
     if cell.joined:
         parts = [_affine(shape, saved.dtype, by_input + by_hidden, d.b)]
@@ -135,6 +135,18 @@ def _value_jvp(
     known = (saved, *previous[: cell.reads], at.w_hh, at.mask, at.reset)
     carries = map(ad.instantiate_zeros, (*d.carry, *d.reset_carry))
     return out, tangent_p.bind(*known, *parts, *carries, cell=cell)
+
+
+def _hidden_product(cell: Equations, saved: Array) -> Callable[[Array, Array], Array]:
+    """``(h, w_hh) -> u`` for the rows of all steps, as they were."""
+
+    def multiply(h, w_hh):
+        plain, gated = reference.cut(cell, w_hh)
+        r = saved.reshape(len(h), -1)[:, : h.shape[1]]
+        u = product_p.bind(h, plain), product_p.bind(r * h, gated)
+        return jnp.concatenate(u, axis=1)
+
+    return multiply if cell.gated else product_p.bind
 
 
 def _affine(shape: tuple[int, int, int], dtype: Any, products: Sequence, b: Any) -> Any:

@@ -102,7 +102,7 @@ def value(
 
     def step(before, z):
         a = apart(z if hoist else project(z), cell.columns)
-        u = apart(before[-1] @ at.w_hh, cell.columns)
+        u = _multiply(cell, a, before[-1], at.w_hh)
         if at.b_hn is not None:
             u = (*u[:-1], u[-1] + at.b_hn)
         saved, after = cell.activate(a, u, before)
@@ -113,14 +113,39 @@ def value(
     return [ys, *last, *kept]
 
 
+def _multiply(cell: Equations, a: Arrays, h: Array, w_hh: Array) -> Arrays:
+    """The recurrent product, or both of them."""
+    if not cell.gated:
+        return apart(h @ w_hh, cell.columns)
+    plain, gated = cut(cell, w_hh)
+    u = apart(h @ plain, cell.columns - cell.gated)
+    r = jax.nn.sigmoid(a[0] + u[0])
+    return (*u, *apart((r * h) @ gated, cell.gated))
+
+
+def cut(cell: Equations, columns: Array) -> tuple[Array, Array]:
+    """The columns that multiply ``h``, and the gated ones."""
+    first = columns.shape[-1] // cell.columns * (cell.columns - cell.gated)
+    return columns[..., :first], columns[..., first:]
+
+
 def _pull(
     cell: Equations, saved: Array, previous: Arrays, w_hh: Array, d_carry: Arrays
 ) -> tuple[Arrays, Arrays]:
     """What reaches the pre-activations and the carry before a step, linearly."""
-    d_a, d_u, d_before = cell.differentiate(apart(saved, cell.saved), previous, d_carry)
-    d_u = together(d_u)
-    d_before = (*d_before[:-1], d_before[-1] + d_u @ w_hh.T)
-    return (d_u,) if cell.joined else (together(d_a), d_u), d_before
+    values = apart(saved, cell.saved)
+    d_a, d_u, d_before = cell.differentiate(values, previous, d_carry)
+    *d_others, d_h = d_before
+    if cell.gated:
+        plain, gated = cut(cell, w_hh)
+        r, h = values[0], previous[-1]
+        d_product = together(d_u[-cell.gated :]) @ gated.T
+        d_u = (d_u[0] + d_product * h * r * (1 - r), *d_u[1:])
+        d_h = d_h + d_product * r + together(d_u[: -cell.gated]) @ plain.T
+    else:
+        d_h = d_h + together(d_u) @ w_hh.T
+    parts = (d_u,) if cell.joined else (d_a, d_u)
+    return tuple(map(together, parts)), (*d_others, d_h)
 
 
 def tangent(*operands: Array, cell: Equations) -> list[Array]:

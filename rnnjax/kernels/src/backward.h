@@ -65,21 +65,57 @@ class BackwardPass {
     pack_rows(as(p_.w_hh), width_, from, w_hh_ + first * kLanes * width_);
   }
 
-  // dh += dz @ w_hh^T for R rows and one panel of hidden units.
-  template <int R, int V>
+  struct Task;
+
+  // dh += dz @ w_hh^T for R rows and one panel of hidden units, over the columns
+  // of one product; those that multiply r * h reach d_gated.
+  template <class P, int R, int V>
   __attribute__((noinline)) void add_product(
       int64_t panel, const BackwardRow<D>* rows) const {
     const int64_t first = cut_.first(panel) * kLanes;
+    const int64_t column = P::kFirst * p_.size.hidden;
     const float *dz[R], *start[R];
     float* dh[R];
     for (int r = 0; r < R; ++r) {
-      dz[r] = rows[r].dz;
-      start[r] = dh[r] = rows[r].dh + first;
+      dz[r] = rows[r].dz + column;
+      start[r] = dh[r] = (P::kGated ? rows[r].d_gated : rows[r].dh) + first;
     }
     Vec sums[R][V];
     load_sums(sums, start);
-    accumulate<0, V>(sums, dz, w_hh_ + first * width_, width_);
+    accumulate<0, V>(sums, dz,
+                     w_hh_ + first * width_ + column * V * kLanes,
+                     P::kColumns * p_.size.hidden);
     store_sums(sums, dh);
+  }
+
+  template <class P>
+  void add_products(const Task& task, int64_t count) const {
+    for (int64_t panel = 0; panel < cut_.panels; ++panel) {
+      with_width<kVectors>(cut_.width(panel), [&](auto width) {
+        for_row_blocks(count, [&](auto rows, int64_t first) {
+          add_product<P, decltype(rows)::value, decltype(width)::value>(
+              panel, task.active + first);
+        });
+      });
+    }
+  }
+
+  // From r * h to both: the first column receives its gradient here.
+  void differentiate_gate(const BackwardRow<D>& row) const {
+    for (int64_t block = 0; block < cut_.blocks; ++block) {
+      const Units units = units_at(block);
+      float* d_gated = row.d_gated + units.first;
+      float* dh = row.dh + units.first;
+      const Vec d = load(d_gated), r = saved_at(row.saved, units, 0);
+      const Vec h = load(row.prev + units.first, units.lanes);
+      save(row.dz, units, d * h * r * (1.0f - r));
+      store(dh, load(dh) + d * r);
+      store(d_gated, Vec{});
+    }
+  }
+
+  Units units_at(int64_t block) const {
+    return {block * kLanes, lanes_at(p_.size.hidden, block), p_.size.hidden};
   }
 
   // The state of the rows of one task between steps.
@@ -87,6 +123,7 @@ class BackwardPass {
     int64_t count;
     const int64_t* rows;
     float *dc, *dh;              // (count, padded)
+    float* d_gated;              // (count, padded), of a gated cell
     float *dc_reset, *dh_reset;  // (count, padded), null without resets
     float *dz, *dz_input;        // (count, width), where D is not float
     BackwardRow<D>* active;
@@ -107,6 +144,7 @@ class BackwardPass {
     task.active = take<BackwardRow<D>>(host_, task.count);
     task.dh = zeros(task.count * padded_);
     if (Layout::kHasMemory) task.dc = zeros(task.count * padded_);
+    if (Cell::kGated > 0) task.d_gated = zeros(task.count * padded_);
     if (p_.reset) {
       task.resets = take<int64_t>(host_, task.count);
       task.dh_reset = zeros(task.count * padded_);
@@ -162,27 +200,30 @@ class BackwardPass {
       if constexpr (kStaged) {
         row.dz = task.dz + r * width_;
         row.dz_input = task.dz_input + r * width_;
+        row.rounded = dz;
+        row.rounded_input = dz_input;
       } else {
         row.dz = dz;
         row.dz_input = dz_input;
       }
-      for (int64_t block = 0; block < cut_.blocks; ++block) {
-        Cell::differentiate(
-            Units{block * kLanes, lanes_at(size.hidden, block), size.hidden},
-            row);
+      if constexpr (Cell::kGated > 0) {
+        row.d_gated = task.d_gated + r * padded_;
       }
-      if constexpr (kStaged) {
-        convert(row.dz, dz, width_);
-        if (!Cell::kJoined) convert(row.dz_input, dz_input, width_);
+      for (int64_t block = 0; block < cut_.blocks; ++block) {
+        Cell::differentiate(units_at(block), row);
       }
     }
-    for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-      with_width<kVectors>(cut_.width(panel), [&](auto width) {
-        for_row_blocks(count, [&](auto rows, int64_t first) {
-          add_product<decltype(rows)::value, decltype(width)::value>(
-              panel, task.active + first);
-        });
-      });
+    if constexpr (Cell::kGated > 0) {
+      add_products<Product<Cell, true>>(task, count);
+      for (int64_t i = 0; i < count; ++i) differentiate_gate(task.active[i]);
+    }
+    add_products<Product<Cell, false>>(task, count);
+    if constexpr (kStaged) {
+      for (int64_t i = 0; i < count; ++i) {
+        const BackwardRow<D>& row = task.active[i];
+        convert(row.dz, row.rounded, width_);
+        if (!Cell::kJoined) convert(row.dz_input, row.rounded_input, width_);
+      }
     }
     for (int64_t i = 0; i < resets; ++i) {
       const int64_t at = task.resets[i] * padded_;

@@ -1,7 +1,7 @@
 // The cells: what each does with the sums of one register block, and what its
 // backward pass does with one step. Everything else follows from the facts that
 // a cell states, in the words of rnnjax/kernels/equations.py,
-//   kName, kColumns, kSaved, kCarries, kReads, kJoined,
+//   kName, kColumns, kSaved, kCarries, kReads, kJoined, kGated,
 // and a cell is known everywhere once it stands in the list at the end.
 
 #ifndef RNNJAX_CELLS_H_
@@ -19,6 +19,8 @@ struct ForwardRow {
   const float* h;
   const float* start;  // what the sums start from: the bias or x @ w_ih + bias
   float* c;
+  float* kept;   // of a gated cell, the other sums: (block, sum, lane), r first
+  float* gated;  // and r * h
   float* h_new;
   D* ys;      // null where h_new already points into the output
   D* saved;   // null when nothing is saved
@@ -36,8 +38,11 @@ struct BackwardRow {
   const D* dy;
   float* dc;
   float* dh;
+  float* d_gated;  // of a gated cell, what r * h receives
   float* dz;
   float* dz_input;
+  D* rounded;  // where dz is rounded to; null where it is the output itself
+  D* rounded_input;
 };
 
 // A block of hidden units: its first unit, its lanes in use, the layer's size.
@@ -75,26 +80,47 @@ RNNJAX_INLINE Vec d_output(const BackwardRow<D>& row, Units units) {
   return load(row.dh + units.first) + load(row.dy + units.first, units.lanes);
 }
 
-// What follows from a cell's facts. Sums stand in the order of the columns; if
-// the products are not joined, the last column has two, a first and u last.
+// What follows from a cell's facts.
 template <class Cell>
 struct Layout {
   static constexpr int kSums = Cell::kColumns + !Cell::kJoined;
+  static constexpr bool kHasMemory = Cell::kCarries == 2;  // c beside h
+};
+
+// One of a step's products: that of all columns, or of a gated cell that of the
+// columns that multiply h, and then that of the others, which multiply r * h.
+// Sums stand in the order of the columns; if the products with x and with h are
+// not joined, the last column has two, a first and u last.
+template <class Cell, bool kSecond>
+struct Product {
+  static_assert(Cell::kGated == 0 || (Cell::kJoined && Cell::kReads == Cell::kCarries));
+  static constexpr bool kGated = kSecond, kLast = kSecond || Cell::kGated == 0;
+  static constexpr int kPlain = Cell::kColumns - Cell::kGated;
+  static constexpr int kFirst = kSecond ? kPlain : 0;
+  static constexpr int kColumns = kSecond ? Cell::kGated : kPlain;
+  static constexpr int kSums = kColumns + !Cell::kJoined;
   static constexpr int kHiddenFirst = !Cell::kJoined;  // h @ w_hh starts there
   static constexpr int kBlocks = kVectors / kSums;  // of units in one panel
-  static constexpr bool kHasMemory = Cell::kCarries == 2;  // c beside h
 
   // Which column of w_ih is added to the sum at this place.
   static constexpr int input_column(int place) {
-    if (Cell::kJoined) return place;
-    return place == 0 ? Cell::kColumns - 1 : place - 1;
+    if (Cell::kJoined) return kFirst + place;
+    return place == 0 ? kColumns - 1 : place - 1;
   }
 };
+
+// Calls body(Product) for each, in the order of a step.
+template <class Cell, class Body>
+RNNJAX_INLINE void for_products(const Body& body) {
+  body(Product<Cell, false>{});
+  if constexpr (Cell::kGated > 0) body(Product<Cell, true>{});
+}
 
 struct Lstm {
   static constexpr const char* kName = "lstm";
   static constexpr int kColumns = 4, kSaved = 4, kCarries = 2, kReads = 1;
   static constexpr bool kJoined = true;
+  static constexpr int kGated = 0;
 
   template <class D>
   static RNNJAX_INLINE void activate(const float* sums, Units units,
@@ -136,6 +162,7 @@ struct Gru {
   static constexpr const char* kName = "gru";
   static constexpr int kColumns = 3, kSaved = 4, kCarries = 1, kReads = 1;
   static constexpr bool kJoined = false;
+  static constexpr int kGated = 0;
 
   template <class D>
   static RNNJAX_INLINE void activate(const float* sums, Units units,
@@ -170,6 +197,7 @@ struct Elman {
   static constexpr const char* kName = kRelu ? "elman_relu" : "elman_tanh";
   static constexpr int kColumns = 1, kSaved = 1, kCarries = 1, kReads = 0;
   static constexpr bool kJoined = true;
+  static constexpr int kGated = 0;
 
   template <class D>
   static RNNJAX_INLINE void activate(const float* sums, Units units,

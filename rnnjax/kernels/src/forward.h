@@ -24,8 +24,7 @@ class ForwardPass {
   ForwardPass(const Forward& problem, Host& host)
       : p_(problem),
         host_(host),
-        cut_(problem.size.hidden, Layout::kBlocks),
-        padded_(cut_.blocks * kLanes) {}
+        padded_(blocks_of(problem.size.hidden) * kLanes) {}
 
   void run() {
     pack();
@@ -44,6 +43,7 @@ class ForwardPass {
 
  private:
   using Layout = rnnjax::RNNJAX_ISA::Layout<Cell>;
+  static constexpr int kPlain = Cell::kColumns - Cell::kGated;
   static constexpr bool kStaged = sizeof(D) != sizeof(float);
 
   static const D* as(const void* buffer) {
@@ -59,52 +59,72 @@ class ForwardPass {
     w_ih_ = take<float>(host_, size.input * width);
     w_hh_ = take<float>(host_, size.hidden * width);
     bias_ = take<float>(host_, Layout::kSums * padded_);
-    const auto body = [](void* self, int64_t panel) {
-      static_cast<ForwardPass*>(self)->pack_panel(panel);
-    };
-    if ((size.input + size.hidden) * width >= kWorthDividedPacking) {
-      host_.run(cut_.panels, body, this);
-    } else {
-      for (int64_t panel = 0; panel < cut_.panels; ++panel) body(this, panel);
-    }
+    const bool divided = (size.input + size.hidden) * width >= kWorthDividedPacking;
+    for_products<Cell>([&](auto product) {
+      using P = decltype(product);
+      const auto body = [](void* self, int64_t panel) {
+        static_cast<ForwardPass*>(self)->template pack_panel<P>(panel);
+      };
+      const int64_t panels = cut<P>().panels;
+      if (divided) {
+        host_.run(panels, body, this);
+      } else {
+        for (int64_t panel = 0; panel < panels; ++panel) body(this, panel);
+      }
+    });
   }
 
+  template <class P>
+  Cut cut() const {
+    return Cut(p_.size.hidden, P::kBlocks);
+  }
+
+  // Where the columns of this product, and its sums, stand from block `first`.
+  template <class P>
+  int64_t column_offset(int64_t first) const {
+    return P::kFirst * padded_ + first * P::kColumns * kLanes;
+  }
+  template <class P>
+  int64_t sum_offset(int64_t first) const {
+    return P::kFirst * padded_ + first * P::kSums * kLanes;
+  }
+
+  template <class P>
   void pack_panel(int64_t panel) {
     const Sizes& size = p_.size;
     const int64_t stride = Cell::kColumns * size.hidden;
-    const int64_t first = cut_.first(panel);
+    const Cut cut = this->cut<P>();
+    const int64_t first = cut.first(panel);
     Columns input{}, hidden{};
-    input.vectors = hidden.vectors = cut_.width(panel) * Cell::kColumns;
+    input.vectors = hidden.vectors = cut.width(panel) * P::kColumns;
     for (int v = 0; v < input.vectors; ++v) {
-      const int64_t block = first + v / Cell::kColumns;
-      const int column = v % Cell::kColumns;
+      const int64_t block = first + v / P::kColumns;
+      const int column = v % P::kColumns;
       input.count[v] = hidden.count[v] = lanes_at(size.hidden, block);
-      input.column[v] =
-          Layout::input_column(column) * size.hidden + block * kLanes;
-      hidden.column[v] = column * size.hidden + block * kLanes;
+      input.column[v] = P::input_column(column) * size.hidden + block * kLanes;
+      hidden.column[v] = (P::kFirst + column) * size.hidden + block * kLanes;
     }
-    const int64_t offset = first * Cell::kColumns * kLanes;
+    const int64_t offset = column_offset<P>(first);
     pack_columns(as(p_.w_ih), size.input, stride, input,
                  w_ih_ + offset * size.input);
     pack_columns(as(p_.w_hh), size.hidden, stride, hidden,
                  w_hh_ + offset * size.hidden);
-    float* bias = bias_ + first * Layout::kSums * kLanes;
+    float* bias = bias_ + sum_offset<P>(first);
     pack_columns(as(p_.b), 1, stride, input, bias);
     if constexpr (!Cell::kJoined) {
       hidden.vectors = 1;
       pack_columns(as(p_.b_hn), 1, size.hidden, hidden,
-                   bias + Cell::kColumns * kLanes);
+                   bias + P::kColumns * kLanes);
     }
   }
 
   // ---- one register block -------------------------------------------------
 
-  // start = bias + x @ w_ih for R rows and one panel of B blocks of units.
-  template <int R, int B>
-  __attribute__((noinline)) void project(int64_t panel, const float* const* x,
+  // start = bias + x @ w_ih for R rows and B blocks of units from `first` on.
+  template <class P, int R, int B>
+  __attribute__((noinline)) void project(int64_t first, const float* const* x,
                                          float* const* start) const {
-    const int64_t first = cut_.first(panel);
-    const int64_t offset = first * Layout::kSums * kLanes;
+    const int64_t offset = sum_offset<P>(first);
     const float *inputs[R], *bias[R];
     float* outputs[R];
     for (int r = 0; r < R; ++r) {
@@ -112,45 +132,71 @@ class ForwardPass {
       bias[r] = bias_ + offset;
       outputs[r] = start[r] + offset;
     }
-    Vec sums[R][B * Layout::kSums];
+    Vec sums[R][B * P::kSums];
     load_sums(sums, bias);
-    accumulate<0, B * Cell::kColumns>(
-        sums, inputs, w_ih_ + first * Cell::kColumns * kLanes * p_.size.input,
+    accumulate<0, B * P::kColumns>(
+        sums, inputs, w_ih_ + column_offset<P>(first) * p_.size.input,
         p_.size.input);
     store_sums(sums, outputs);
   }
 
-  // One step of R rows for one panel of B blocks of units.
-  template <int R, int B>
-  __attribute__((noinline)) void step(int64_t panel, int64_t input_size,
+  // One step, or its first half, of R rows for B blocks of units.
+  template <class P, int R, int B>
+  __attribute__((noinline)) void step(int64_t first, int64_t input_size,
                                       const ForwardRow<D>* rows) const {
-    constexpr int V = B * Cell::kColumns;
-    const int64_t first = cut_.first(panel);
+    constexpr int V = B * P::kColumns;
     const int64_t hidden = p_.size.hidden;
-    const int64_t offset = first * Cell::kColumns * kLanes;
-    alignas(64) float results[R][B * Layout::kSums * kLanes];
+    const int64_t offset = column_offset<P>(first);
+    alignas(64) float results[R][B * P::kSums * kLanes];
     const float *x[R], *h[R], *start[R];
     float* outputs[R];
     for (int r = 0; r < R; ++r) {
       x[r] = rows[r].x;
-      h[r] = rows[r].h;
-      start[r] = rows[r].start + first * Layout::kSums * kLanes;
+      h[r] = P::kGated ? rows[r].gated : rows[r].h;
+      start[r] = rows[r].start + sum_offset<P>(first);
       outputs[r] = results[r];
     }
-    Vec sums[R][B * Layout::kSums];
+    Vec sums[R][B * P::kSums];
     load_sums(sums, start);
     accumulate<0, V>(sums, x, w_ih_ + offset * p_.size.input, input_size);
-    accumulate<Layout::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden,
-                                        hidden);
+    accumulate<P::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden, hidden);
     store_sums(sums, outputs);
     for (int r = 0; r < R; ++r) {
       for (int block = 0; block < B; ++block) {
         const Units units{(first + block) * kLanes,
                           lanes_at(hidden, first + block), hidden};
-        Cell::activate(results[r] + block * Layout::kSums * kLanes, units,
-                       rows[r]);
+        const float* found = results[r] + block * P::kSums * kLanes;
+        if constexpr (!P::kLast) {
+          gate<P>(found, units, rows[r]);
+        } else if constexpr (P::kGated) {
+          finish<P>(found, units, rows[r]);
+        } else {
+          Cell::activate(found, units, rows[r]);
+        }
       }
     }
+  }
+
+  // What the second product multiplies, and what waits for it.
+  template <class P>
+  static RNNJAX_INLINE void gate(const float* sums, Units units,
+                                 const ForwardRow<D>& row) {
+    float* kept = row.kept + units.first * P::kSums;
+    std::memcpy(kept, sums, sizeof(float) * P::kSums * kLanes);
+    const Vec r = sigmoid(sum_at(sums, 0));
+    store(kept, r);
+    store(row.gated + units.first, r * load(row.h + units.first, units.lanes));
+  }
+
+  template <class P>
+  static RNNJAX_INLINE void finish(const float* sums, Units units,
+                                   const ForwardRow<D>& row) {
+    alignas(64) float all[Cell::kColumns * kLanes];
+    std::memcpy(all, row.kept + units.first * P::kPlain,
+                sizeof(float) * P::kPlain * kLanes);
+    std::memcpy(all + P::kPlain * kLanes, sums,
+                sizeof(float) * P::kSums * kLanes);
+    Cell::activate(all, units, row);
   }
 
   // ---- one task -----------------------------------------------------------
@@ -161,6 +207,8 @@ class ForwardPass {
     const int64_t* rows;
     const float** h;    // the carry each row stands at
     float* c;           // (count, padded)
+    float* kept;        // (count, plain columns, padded), of a gated cell
+    float* gated;       // (count, padded), of a gated cell
     float* h_buffers;   // (count, 2, padded): carries, where D is not float
     float* x_buffers;   // (count, input): inputs, where D is not float
     float* starts;      // (chunk, count, kSums, padded), with few rows
@@ -208,6 +256,10 @@ class ForwardPass {
       task.c = take<float>(host_, task.count * padded_);
       std::memset(task.c, 0, sizeof(float) * task.count * padded_);
     }
+    if constexpr (Cell::kGated > 0) {
+      task.kept = take<float>(host_, task.count * kPlain * padded_);
+      task.gated = take<float>(host_, task.count * padded_);
+    }
     if (kStaged) {
       task.h_buffers = take<float>(host_, 2 * task.count * padded_);
       task.x_buffers = take<float>(host_, task.count * size.input);
@@ -220,15 +272,14 @@ class ForwardPass {
     for (int64_t t = 0; t < size.time; ++t) {
       if (task.chunk && t % task.chunk == 0) project_chunk(task, t);
       const int64_t count = gather(task, t);
-      for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-        with_width<Layout::kBlocks>(cut_.width(panel), [&](auto width) {
-          const int64_t input_size = task.chunk ? 0 : size.input;
-          for_row_blocks(count, [&](auto rows, int64_t first) {
-            step<decltype(rows)::value, decltype(width)::value>(
-                panel, input_size, task.active + first);
-          });
+      for_panels([&](auto product, auto width, int64_t first_block) {
+        const int64_t input_size = task.chunk ? 0 : size.input;
+        for_row_blocks(count, [&](auto rows, int64_t first) {
+          step<decltype(product), decltype(rows)::value,
+               decltype(width)::value>(first_block, input_size,
+                                       task.active + first);
         });
-      }
+      });
     }
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t row = task.rows[r] * size.hidden;
@@ -269,6 +320,10 @@ class ForwardPass {
         row.x = x;
       }
       if constexpr (Layout::kHasMemory) row.c = task.c + r * padded_;
+      if constexpr (Cell::kGated > 0) {
+        row.kept = task.kept + r * kPlain * padded_;
+        row.gated = task.gated + r * padded_;
+      }
       if constexpr (kStaged) {
         row.h_new = spare(task, r);
         row.ys = ys;
@@ -347,19 +402,32 @@ class ForwardPass {
             task.starts + ((s - t) * task.count + r) * Layout::kSums * padded_;
       }
     }
-    for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-      with_width<Layout::kBlocks>(cut_.width(panel), [&](auto width) {
-        for_row_blocks(count, [&](auto rows, int64_t first) {
-          project<decltype(rows)::value, decltype(width)::value>(
-              panel, task.project_x + first, task.project_start + first);
-        });
+    for_panels([&](auto product, auto width, int64_t first_block) {
+      for_row_blocks(count, [&](auto rows, int64_t first) {
+        project<decltype(product), decltype(rows)::value,
+                decltype(width)::value>(first_block, task.project_x + first,
+                                        task.project_start + first);
       });
-    }
+    });
+  }
+
+  // Calls body(Product, Constant<blocks>, first block) for every panel of every
+  // product: a second product needs all units of the first.
+  template <class Body>
+  RNNJAX_INLINE void for_panels(const Body& body) const {
+    for_products<Cell>([&](auto product) {
+      using P = decltype(product);
+      const Cut cut = this->cut<P>();
+      for (int64_t panel = 0; panel < cut.panels; ++panel) {
+        with_width<P::kBlocks>(cut.width(panel), [&](auto width) {
+          body(product, width, cut.first(panel));
+        });
+      }
+    });
   }
 
   const Forward& p_;
   Host& host_;
-  const Cut cut_;
   const int64_t padded_;  // hidden units, rounded up to whole vectors
   float* w_ih_ = nullptr;
   float* w_hh_ = nullptr;
