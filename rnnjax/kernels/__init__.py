@@ -1,9 +1,9 @@
 """Kernels: traversals of the built-in cells that run as JAX primitives.
 
-`lstm`, `gru`, `elman_tanh` and `elman_relu` are traversals like those of `rnnjax.scan`
-and agree with them, but know the cell's equations: a native kernel walks through time
-on a CPU, and the gradient of the weights is one product over all steps and examples.
-`status` tells what runs on this machine.
+`lstm`, `gru`, `gru_before`, `elman_tanh` and `elman_relu` are traversals like those of
+`rnnjax.scan` and agree with them, but know the cell's equations: a native kernel walks
+through time on a CPU, and the gradient of the weights is one product over all steps and
+examples. `status` tells what runs on this machine.
 
 `lstm_cudnn`, `lstm_pallas` and `gru_pallas` are the same with another program on an
 NVIDIA GPU. Nobody has timed them, so no cell walks with one unless it is told to.
@@ -20,7 +20,15 @@ from jax import Array
 from rnnjax import scan, signals
 from rnnjax.cell import Carry, Params, Reset
 from rnnjax.kernels import cudnn, pallas
-from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH, GRU, LSTM, Equations, Known
+from rnnjax.kernels.equations import (
+    ELMAN_RELU,
+    ELMAN_TANH,
+    GRU,
+    GRU_BEFORE,
+    LSTM,
+    Equations,
+    Known,
+)
 from rnnjax.kernels.lowerings import Lowering, Status, status
 from rnnjax.kernels.primitives import value_p
 
@@ -32,6 +40,7 @@ __all__ = [
     "elman_relu",
     "elman_tanh",
     "gru",
+    "gru_before",
     "gru_pallas",
     "lstm",
     "lstm_cudnn",
@@ -102,6 +111,17 @@ def gru(project, step, params, carry, xs, *, mask=None, reset=None):
     >>> cell = rnnjax.gru(3, 4, traversal=rnnjax.kernels.gru)
     """
     return _traverse(GRU, project, step, params, carry, xs, mask, reset)
+
+
+@_kernel_of(GRU_BEFORE)
+def gru_before(project, step, params, carry, xs, *, mask=None, reset=None):
+    """The traversal of `rnnjax.gru` with ``reset_after=False``.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.gru(
+    ...     3, 4, reset_after=False, traversal=rnnjax.kernels.gru_before)
+    """
+    return _traverse(GRU_BEFORE, project, step, params, carry, xs, mask, reset)
 
 
 @_kernel_of(ELMAN_TANH)
@@ -191,7 +211,7 @@ def _traverse(
     # One sequence is a batch of one; jax.vmap makes the batch larger.
     ys, *last = value(
         xs[None],
-        *params,
+        *jax.tree.leaves(params),
         *(c[None] for c in start),
         absent if mask is None else mask[None],
         absent if reset is None else reset.where[None],
@@ -204,17 +224,16 @@ def _traverse(
 
 def _covers(cell: Equations, params: Any, carries: list[Array], xs: Any) -> bool:
     """Whether all arrays are there, in one dtype that a kernel knows, and fit."""
-    if any(p is None for p in params):
-        return False  # of another cell: the step will say so
-    if len(params) != (3 if cell.joined else 4) or params.w_hh.ndim != 2:
+    arrays = jax.tree.leaves(params)  # without the bias that a cell lacks
+    if len(arrays) != (3 if cell.joined else 4) or params.w_hh.ndim != 2:
         return False  # another cell's, or an ensemble's: the step will say so
     h, k = params.w_hh.shape
     return (
         k == h * cell.columns
         and params.w_hh.dtype in _DTYPES
-        and all(a.dtype == params.w_hh.dtype for a in (*params, *carries, xs))
+        and all(a.dtype == params.w_hh.dtype for a in (*arrays, *carries, xs))
         and xs.ndim == 2
         and params.w_ih.shape == (xs.shape[1], k)
         and params.b.shape == (k,)
-        and all(a.shape == (h,) for a in (*params[3:], *carries))
+        and all(a.shape == (h,) for a in (*arrays[3:], *carries))
     )

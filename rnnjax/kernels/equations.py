@@ -163,6 +163,35 @@ GRU = Equations(
 )
 
 
+def _gru_before_activate(a: Arrays, u: Arrays, carry: Arrays) -> tuple[Arrays, Arrays]:
+    (r, z, n), (h,) = map(jnp.add, a, u), carry
+    r, z, n = jax.nn.sigmoid(r), jax.nn.sigmoid(z), jnp.tanh(n)
+    return (r, z, n), ((1 - z) * n + z * h,)
+
+
+def _gru_before_differentiate(
+    saved: Arrays, previous: Arrays, d_carry: Arrays
+) -> tuple[Arrays, Arrays, Arrays]:
+    (_, z, n), (h,), (dh,) = saved, previous, d_carry
+    dn = dh * (1 - z) * (1 - n * n)
+    d = (jnp.zeros_like(dh), dh * (h - n) * z * (1 - z), dn)
+    return d, d, (dh * z,)
+
+
+GRU_BEFORE = Equations(
+    name="gru_before",
+    cell="rnnjax.gru with reset_after=False",
+    columns=3,
+    saved=3,
+    carries=1,
+    reads=1,
+    joined=True,
+    gated=1,
+    activate=_gru_before_activate,
+    differentiate=_gru_before_differentiate,
+)
+
+
 def _tanh_activate(a: Arrays, u: Arrays, carry: Arrays) -> tuple[Arrays, Arrays]:
     h = jnp.tanh(a[0] + u[0])
     return (h,), (h,)
@@ -209,4 +238,4 @@ ELMAN_RELU = ELMAN_TANH._replace(
     differentiate=_relu_differentiate,
 )
 
-CELLS = (LSTM, GRU, ELMAN_TANH, ELMAN_RELU)
+CELLS = (LSTM, GRU, GRU_BEFORE, ELMAN_TANH, ELMAN_RELU)

@@ -153,20 +153,24 @@ class Problem:
             self.cell, weights, tape, mask, reset, dys, d_last
         )
 
-    def weight_gradients(self, dz_input, dz_hidden, h_prev):
+    def weight_gradients(self, dz_input, dz_hidden, residuals):
         """The products over time and batch that follow the backward kernel."""
-        dz_input, dz_hidden, h_prev, xs = (
-            np.asarray(a, np.float64) for a in (dz_input, dz_hidden, h_prev, self.xs)
+        dz_input, dz_hidden, saved, h_prev, xs = (
+            np.asarray(a, np.float64)
+            for a in (dz_input, dz_hidden, residuals[0], residuals[-1], self.xs)
         )
         if self.mask is not None:
+        hidden = self.shape[-1]
+        rows = h_prev.reshape(-1, hidden), dz_hidden.reshape(-1, dz_hidden.shape[-1])
+        values = np.split(saved.reshape(len(rows[0]), -1), saved.shape[-1] // hidden, 1)
             xs = np.where(self.mask[..., None], xs, 0)
         gradients = {
             "w_ih": np.einsum("bti,btg->ig", xs, dz_input),
-            "w_hh": np.einsum("bth,btg->hg", h_prev, dz_hidden),
+            "w_hh": numpy_cells.weight_gradient(self.cell, rows[0], values, rows[1]),
             "b": dz_input.sum((0, 1)),
         }
         if self.cell == "gru":
-            gradients["b_hn"] = dz_hidden[..., -self.shape[-1] :].sum((0, 1))
+            gradients["b_hn"] = dz_hidden[..., -hidden:].sum((0, 1))
         return gradients
 
 
@@ -212,7 +216,7 @@ def check_values_and_gradients(problem, tolerance):
     if problem.mask is not None:
         for dz in (dz_input, dz_hidden):
             assert not np.asarray(dz, np.float32)[~problem.mask].any()
-    actual = problem.weight_gradients(dz_input, dz_hidden, residuals[-1])
+    actual = problem.weight_gradients(dz_input, dz_hidden, residuals)
     for name, expected in d_weights.items():
         assert_close(actual[name], expected, tolerance)
 

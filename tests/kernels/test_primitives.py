@@ -22,6 +22,10 @@ LENGTHS = jnp.array([7, 4, 0, 1])
 BUILD = {
     "lstm": (rnnjax.lstm, kernels.lstm),
     "gru": (rnnjax.gru, kernels.gru),
+    "gru_before": (
+        functools.partial(rnnjax.gru, reset_after=False),
+        kernels.gru_before,
+    ),
     "elman_tanh": (rnnjax.elman, kernels.elman_tanh),
     "elman_relu": (
         functools.partial(rnnjax.elman, activation=jax.nn.relu),
@@ -31,7 +35,7 @@ BUILD = {
 SIGNALS = ("none", "mask", "reset", "both")
 CASES = [
     *((name, signals) for name in ("lstm", "gru", "elman_tanh") for signals in SIGNALS),
-    ("elman_relu", "both"),
+    *((name, "both") for name in ("gru_before", "elman_relu")),
 ]
 
 
@@ -278,7 +282,11 @@ def test_shared_weights_have_one_gradient_product(name):
             line for line in program.splitlines() if "rnnjax_weight_gradient" in line
         ]
         made = [re.findall(r"f32\[([\d,]+)\]", line)[0] for line in products]
-        assert sorted(made) == sorted([f"{INPUT},{k}", f"{HIDDEN},{k}"])
+        # Of a gated cell, what multiplies the gated state is a product of its own.
+        recurrent = [k] if name != "gru_before" else [2 * HIDDEN, HIDDEN]
+        assert sorted(made) == sorted(
+            [f"{INPUT},{k}", *(f"{HIDDEN},{n}" for n in recurrent)]
+        )
 
 
 @pytest.mark.parametrize("name", BUILD)

@@ -192,6 +192,37 @@ struct Gru {
   }
 };
 
+// The reset before the product. Sums stand in the order r, z, n, the first of
+// them activated already.
+struct GruBefore {
+  static constexpr const char* kName = "gru_before";
+  static constexpr int kColumns = 3, kSaved = 3, kCarries = 1, kReads = 1;
+  static constexpr bool kJoined = true;
+  static constexpr int kGated = 1;
+
+  template <class D>
+  static RNNJAX_INLINE void activate(const float* sums, Units units,
+                                     const ForwardRow<D>& row) {
+    const Vec r = sum_at(sums, 0), z = sigmoid(sum_at(sums, 1));
+    const Vec n = tanh(sum_at(sums, 2));
+    const Vec h = load(row.h + units.first, units.lanes);
+    put_state(row, units, n + z * (h - n));
+    if (row.saved) save(row.saved, units, r, z, n);
+  }
+
+  template <class D>
+  static RNNJAX_INLINE void differentiate(Units units,
+                                          const BackwardRow<D>& row) {
+    const Vec z = saved_at(row.saved, units, 1);
+    const Vec n = saved_at(row.saved, units, 2);
+    const Vec h = load(row.prev + units.first, units.lanes);
+    const Vec dh = d_output(row, units);
+    save(row.dz + units.hidden, units, dh * (h - n) * z * (1.0f - z),
+         dh * (1.0f - z) * (1.0f - n * n));
+    store(row.dh + units.first, dh * z);
+  }
+};
+
 template <bool kRelu>
 struct Elman {
   static constexpr const char* kName = kRelu ? "elman_relu" : "elman_tanh";
@@ -221,7 +252,7 @@ struct Elman {
 template <class... Cell>
 struct List {};
 
-using Cells = List<Lstm, Gru, Elman<false>, Elman<true>>;
+using Cells = List<Lstm, Gru, GruBefore, Elman<false>, Elman<true>>;
 
 }  // namespace rnnjax::RNNJAX_ISA
 
