@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rnnjax.kernels import compile as build
 from rnnjax.kernels import equations, native, products
 
 from . import numpy_cells
@@ -118,21 +119,21 @@ class Problem:
             *self.d_last,
         )
 
-    def backward(self, residuals):
-        native.register()
+    def backward_results(self):
         batch, time, _, hidden = self.shape
         reset = [(batch, hidden) if self.reset is not None else (0,)]
         # Where the two products enter apart, both receive a gradient.
         parts = 1 if EQUATIONS[self.cell].joined else 2
         shapes = [(batch, time, COLUMNS[self.cell] * hidden)] * parts
         shapes += [(batch, hidden)] * len(self.carry) + reset * len(self.carry)
-        call = jax.ffi.ffi_call(
-            native.BACKWARD,
-            [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes],
-        )
+        return [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes]
+
+    def backward(self, residuals):
+        native.register()
+        call = jax.ffi.ffi_call(native.BACKWARD, self.backward_results())
         run = jax.jit(lambda *a: call(*a, cell=self.cell))
         out = run(*self.backward_arguments(residuals))
-        return (out[0], *out) if parts == 1 else tuple(out)
+        return (out[0], *out) if EQUATIONS[self.cell].joined else tuple(out)
 
     def in_float64(self):
         """Weights, carries, inputs and signals, as the reference takes them."""
@@ -159,10 +160,10 @@ class Problem:
             np.asarray(a, np.float64)
             for a in (dz_input, dz_hidden, residuals[0], residuals[-1], self.xs)
         )
-        if self.mask is not None:
         hidden = self.shape[-1]
         rows = h_prev.reshape(-1, hidden), dz_hidden.reshape(-1, dz_hidden.shape[-1])
         values = np.split(saved.reshape(len(rows[0]), -1), saved.shape[-1] // hidden, 1)
+        if self.mask is not None:
             xs = np.where(self.mask[..., None], xs, 0)
         gradients = {
             "w_ih": np.einsum("bti,btg->ig", xs, dz_input),
@@ -389,14 +390,14 @@ def test_a_weight_gradient_equals_the_product_in_float64(instruction_set, shape,
     )
 
 
-@pytest.mark.parametrize(
-    ("x", "dz", "result", "message"),
-    [
-        ((4,), (4, 2), (4, 2), r"x is float32 of shape \(4,\), expected"),
-        ((4, 3), (5, 2), (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
-        ((4, 3), (4, 2), (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
-    ],
-)
+WRONG_PRODUCTS = [
+    ((4,), (4, 2), (4, 2), r"x is float32 of shape \(4,\), expected"),
+    ((4, 3), (5, 2), (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
+    ((4, 3), (4, 2), (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
+]
+
+
+@pytest.mark.parametrize(("x", "dz", "result", "message"), WRONG_PRODUCTS)
 def test_a_weight_gradient_of_wrong_shapes_is_an_error(x, dz, result, message):
     native.register()
     call = jax.ffi.ffi_call(
@@ -487,6 +488,51 @@ def test_kernels_compiled_for_a_newer_interface_are_left_out(monkeypatch):
         library, why = native._load.__wrapped__()
     assert library is None
     assert "the installed jaxlib has 0.0; run `python -m" in why
+
+
+def damaged(content):
+    """Ways in which a copy or an installation goes wrong."""
+    middle = len(content) // 2
+    return {
+        "empty": b"",
+        "short": content[:middle],
+        "without its end": content[:-1],
+        "one bit": content[:middle]
+        + bytes([content[middle] ^ 1])
+        + content[middle + 1 :],
+        "another file": b"not a library at all",
+    }
+
+
+@pytest.mark.parametrize(
+    "how", ["empty", "short", "without its end", "one bit", "another file"]
+)
+def test_a_damaged_library_is_left_out_with_one_warning(tmp_path, how):
+    """In a process of its own: loaded, it would kill the process that tests."""
+    library = tmp_path / "_native.so"
+    library.write_bytes(damaged(build.LIBRARY.read_bytes())[how])
+    program = f"""
+from pathlib import Path
+import jax.numpy as jnp, jax
+from rnnjax.kernels import compile as build, status
+build.LIBRARY = Path({str(library)!r})
+import rnnjax
+cell = rnnjax.lstm(3, 5)
+params = cell.init(jax.random.key(0))
+for time in (4, 5):
+    assert jnp.isfinite(rnnjax.unroll(cell, params, jnp.ones((2, time, 3)))[1]).all()
+print(status().lstm)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "name='reference'" in done.stdout
+    assert "damaged or from an older build; run `python -m" in done.stdout
+    assert done.stderr.count("runs without its CPU kernels") == 1
 
 
 @pytest.mark.parametrize(
