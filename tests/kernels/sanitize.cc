@@ -79,7 +79,8 @@ class Buffers {
     uint64_t hash = 1469598103934665603u;
     for (const size_t index : outputs_) {
       for (size_t i = 0; i < sizes_[index]; ++i) {
-        hash = (hash ^ static_cast<uint8_t>(blocks_[index][i])) * 1099511628211u;
+        hash =
+            (hash ^ static_cast<uint8_t>(blocks_[index][i])) * 1099511628211u;
       }
     }
     return hash;
@@ -163,14 +164,13 @@ uint64_t multiply(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
                   int threads, Start start) {
   Buffers make(bfloat16);
   const int64_t rows = size.batch * size.time;
-  const rnnjax::WeightGradient problem{
-      rows,
-      size.input,
-      size.hidden,
-      bfloat16,
-      make.floats(rows * size.input),
-      make.floats(rows * size.hidden),
-      make.output(size.input * size.hidden)};
+  const rnnjax::WeightGradient problem{rows,
+                                       size.input,
+                                       size.hidden,
+                                       bfloat16,
+                                       make.floats(rows * size.input),
+                                       make.floats(rows * size.hidden),
+                                       make.output(size.input * size.hidden)};
   Pool pool(threads, start);
   rnnjax::PoolHost<Pool> host(pool);
   kernels.weight_gradient(problem, host);

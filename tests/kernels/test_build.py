@@ -94,3 +94,13 @@ def test_a_compiler_that_fails_leaves_the_library_as_it_was(tmp_path, monkeypatc
         build.compile_library(target)
     assert target.read_bytes() == b"of before"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["_native.so", "c++"]
+
+
+def test_the_sources_are_formatted():
+    if shutil.which("clang-format") is None:
+        pytest.skip("no clang-format")
+    sources = [*build.SOURCES.glob("*.h"), *build.SOURCES.glob("*.cc")]
+    sources.append(Path(__file__).parent / "sanitize.cc")
+    command = ["clang-format", "--dry-run", "-Werror", *map(str, sources)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -67,11 +67,11 @@ class BackwardPass {
 
   struct Task;
 
-  // dh += dz @ w_hh^T for R rows and one panel of hidden units, over the columns
-  // of one product; those that multiply r * h reach d_gated.
+  // dh += dz @ w_hh^T for R rows and one panel of hidden units, over the
+  // columns of one product; those that multiply r * h reach d_gated.
   template <class P, int R, int V>
-  __attribute__((noinline)) void add_product(
-      int64_t panel, const BackwardRow<D>* rows) const {
+  __attribute__((noinline)) void add_product(int64_t panel,
+                                             const BackwardRow<D>* rows) const {
     const int64_t first = cut_.first(panel) * kLanes;
     const int64_t column = P::kFirst * p_.size.hidden;
     const float *dz[R], *start[R];
@@ -82,8 +82,7 @@ class BackwardPass {
     }
     Vec sums[R][V];
     load_sums(sums, start);
-    accumulate<0, V>(sums, dz,
-                     w_hh_ + first * width_ + column * V * kLanes,
+    accumulate<0, V>(sums, dz, w_hh_ + first * width_ + column * V * kLanes,
                      P::kColumns * p_.size.hidden);
     store_sums(sums, dh);
   }
@@ -127,7 +126,7 @@ class BackwardPass {
     float *dc_reset, *dh_reset;  // (count, padded), null without resets
     float *dz, *dz_input;        // (count, width), where D is not float
     BackwardRow<D>* active;
-    int64_t* resets;             // rows whose step began with a reset
+    int64_t* resets;  // rows whose step began with a reset
   };
 
   float* zeros(int64_t count) {
@@ -152,7 +151,9 @@ class BackwardPass {
     }
     if (kStaged) {
       task.dz = take<float>(host_, task.count * width_);
-      if (!Cell::kJoined) task.dz_input = take<float>(host_, task.count * width_);
+      if (!Cell::kJoined) {
+        task.dz_input = take<float>(host_, task.count * width_);
+      }
     }
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t row = task.rows[r] * size.hidden;

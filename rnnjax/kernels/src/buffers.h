@@ -152,8 +152,8 @@ class Buffers {
     const auto dims = buffer->dimensions();
     const ffi::Span<const int64_t> expected(extents.data(), extents.size());
     if (!(dims == expected)) {
-      fail(std::string(name) + " has shape " + describe(dims) +
-           ", expected " + describe(expected));
+      fail(std::string(name) + " has shape " + describe(dims) + ", expected " +
+           describe(expected));
       return nullptr;
     }
     if (buffer->element_type() != dtype) {

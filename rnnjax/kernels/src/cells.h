@@ -93,14 +93,15 @@ struct Layout {
 // not joined, the last column has two, a first and u last.
 template <class Cell, bool kSecond>
 struct Product {
-  static_assert(Cell::kGated == 0 || (Cell::kJoined && Cell::kReads == Cell::kCarries));
+  static_assert(Cell::kGated == 0 ||
+                (Cell::kJoined && Cell::kReads == Cell::kCarries));
   static constexpr bool kGated = kSecond, kLast = kSecond || Cell::kGated == 0;
   static constexpr int kPlain = Cell::kColumns - Cell::kGated;
   static constexpr int kFirst = kSecond ? kPlain : 0;
   static constexpr int kColumns = kSecond ? Cell::kGated : kPlain;
   static constexpr int kSums = kColumns + !Cell::kJoined;
   static constexpr int kHiddenFirst = !Cell::kJoined;  // h @ w_hh starts there
-  static constexpr int kBlocks = kVectors / kSums;  // of units in one panel
+  static constexpr int kBlocks = kVectors / kSums;     // of units in one panel
 
   // Which column of w_ih is added to the sum at this place.
   static constexpr int input_column(int place) {
@@ -150,9 +151,8 @@ struct Lstm {
     const Vec dc =
         load(row.dc + units.first) + dh * o * (1.0f - tanh_c * tanh_c);
     store(row.dc + units.first, dc * f);
-    save(row.dz, units, dc * g * i * (1.0f - i),
-         dc * c_prev * f * (1.0f - f), dc * i * (1.0f - g * g),
-         dh * tanh_c * o * (1.0f - o));
+    save(row.dz, units, dc * g * i * (1.0f - i), dc * c_prev * f * (1.0f - f),
+         dc * i * (1.0f - g * g), dh * tanh_c * o * (1.0f - o));
     store(row.dh + units.first, Vec{});
   }
 };
@@ -243,8 +243,7 @@ struct Elman {
                                           const BackwardRow<D>& row) {
     const Vec h = saved_at(row.saved, units, 0);
     const Vec dh = d_output(row, units);
-    save(row.dz, units,
-         kRelu ? (h > 0.0f ? dh : Vec{}) : dh * (1.0f - h * h));
+    save(row.dz, units, kRelu ? (h > 0.0f ? dh : Vec{}) : dh * (1.0f - h * h));
     store(row.dh + units.first, Vec{});
   }
 };

@@ -59,7 +59,8 @@ class ForwardPass {
     w_ih_ = take<float>(host_, size.input * width);
     w_hh_ = take<float>(host_, size.hidden * width);
     bias_ = take<float>(host_, Layout::kSums * padded_);
-    const bool divided = (size.input + size.hidden) * width >= kWorthDividedPacking;
+    const bool divided =
+        (size.input + size.hidden) * width >= kWorthDividedPacking;
     for_products<Cell>([&](auto product) {
       using P = decltype(product);
       const auto body = [](void* self, int64_t panel) {
@@ -205,14 +206,14 @@ class ForwardPass {
   struct Task {
     int64_t count;
     const int64_t* rows;
-    const float** h;    // the carry each row stands at
-    float* c;           // (count, padded)
-    float* kept;        // (count, plain columns, padded), of a gated cell
-    float* gated;       // (count, padded), of a gated cell
-    float* h_buffers;   // (count, 2, padded): carries, where D is not float
-    float* x_buffers;   // (count, input): inputs, where D is not float
-    float* starts;      // (chunk, count, kSums, padded), with few rows
-    int64_t chunk;      // steps projected at once; 0 when not done
+    const float** h;   // the carry each row stands at
+    float* c;          // (count, padded)
+    float* kept;       // (count, plain columns, padded), of a gated cell
+    float* gated;      // (count, padded), of a gated cell
+    float* h_buffers;  // (count, 2, padded): carries, where D is not float
+    float* x_buffers;  // (count, input): inputs, where D is not float
+    float* starts;     // (chunk, count, kSums, padded), with few rows
+    int64_t chunk;     // steps projected at once; 0 when not done
     ForwardRow<D>* active;
     const float** project_x;
     float** project_start;
@@ -310,8 +311,8 @@ class ForwardPass {
       row.start = bias_;
       const D* x = as(p_.xs) + step * size.input;
       if (task.chunk) {
-        row.start = task.starts + (t % task.chunk * task.count + r) *
-                                      Layout::kSums * padded_;
+        row.start = task.starts +
+                    (t % task.chunk * task.count + r) * Layout::kSums * padded_;
       } else if constexpr (kStaged) {
         float* copy = task.x_buffers + r * size.input;
         convert(x, copy, size.input);

@@ -108,8 +108,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
 }
 
 ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
-                           ffi::AnyBuffer dz,
-                           ffi::Result<ffi::AnyBuffer> d_w) {
+                           ffi::AnyBuffer dz, ffi::Result<ffi::AnyBuffer> d_w) {
   const auto wrong = [](const char* name, const ffi::AnyBuffer& buffer,
                         const char* expected) {
     return ffi::Error::InvalidArgument(

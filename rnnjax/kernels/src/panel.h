@@ -75,9 +75,8 @@ void pack_rows(const D* matrix, int64_t columns, const Columns& from,
     for (int64_t k = 0; k < columns; ++k) {
       float* target = packed + (k * from.vectors + v) * kLanes;
       for (int lane = 0; lane < kLanes; ++lane) {
-        target[lane] = lane < from.count[v]
-                           ? to_float(source[lane * columns + k])
-                           : 0.0f;
+        target[lane] =
+            lane < from.count[v] ? to_float(source[lane * columns + k]) : 0.0f;
       }
     }
   }
@@ -85,7 +84,8 @@ void pack_rows(const D* matrix, int64_t columns, const Columns& from,
 
 // sums[r][First + v] += sum over k of inputs[r][k * stride] * panel[k][v].
 template <int First, int V, int R, int A>
-RNNJAX_INLINE void accumulate(Vec (&sums)[R][A], const float* const (&inputs)[R],
+RNNJAX_INLINE void accumulate(Vec (&sums)[R][A],
+                              const float* const (&inputs)[R],
                               const float* panel, int64_t count,
                               int64_t stride = 1) {
   static_assert(First + V <= A);
