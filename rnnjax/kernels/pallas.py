@@ -70,7 +70,7 @@ def value(
     at = name_operands(cell, operands)
     (batch, time, inputs), (hidden, k) = at.xs.shape, at.w_hh.shape
     dtype, carries = at.xs.dtype, cell.carries
-    if not fits(cell, hidden, dtype):
+    if batch == 0 or not fits(cell, hidden, dtype):
         return reference.value(*operands, cell=cell, residuals=residuals, hoist=True)
     sizes = _Sizes(batch, time, hidden)
     zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b).reshape(batch, time, k)
@@ -109,7 +109,7 @@ def cotangent(
     known, (d_ys, *d_carry) = split_residuals(cell, operands)
     (batch, time, _), (hidden, k) = known.saved.shape, known.w_hh.shape
     dtype, absent = known.saved.dtype, known.reset.ndim == 1
-    if not fits(cell, hidden, dtype):
+    if batch == 0 or not fits(cell, hidden, dtype):
         return reference.cotangent(*operands, cell=cell)
     sizes = _Sizes(batch, time, hidden)
     part = _shape(sizes, dtype, time, k // hidden)

@@ -142,7 +142,7 @@ def _hidden_product(cell: Equations, saved: Array) -> Callable[[Array, Array], A
 
     def multiply(h, w_hh):
         plain, gated = reference.cut(cell, w_hh)
-        r = saved.reshape(len(h), -1)[:, : h.shape[1]]
+        r = saved.reshape(len(h), saved.shape[-1])[:, : h.shape[1]]
         u = product_p.bind(h, plain), product_p.bind(r * h, gated)
         return jnp.concatenate(u, axis=1)
 

@@ -152,6 +152,14 @@ def test_pallas_at_sizes_that_fill_no_block(name, batch, time, input_size, hidde
     assert_close(run(INTERPRETED[name]), run(scan.fused))
 
 
+@pytest.mark.parametrize("name", BUILD)
+def test_pallas_without_examples(name):
+    fun, args = gradient(make(name, INTERPRETED[name]), batch=0)
+    d_params, d_xs = jax.jit(fun)(*args)
+    assert d_xs.shape == args[1].shape
+    assert all((d == 0).all() for d in jax.tree.leaves(d_params))
+
+
 @pytest.mark.parametrize("transformation", [value, grad_of_vmap])
 @pytest.mark.parametrize("name", BUILD)
 def test_pallas_in_bfloat16_is_close_to_float32(name, transformation):
