@@ -1,10 +1,8 @@
 """Compiles the CPU kernels with the package, where there is a C++ compiler.
 
-Without one, or if the compiler fails, the package is built all the same and
-its recurrences run through XLA: one warning says so.
+Without one, or if the compiler fails, the package is built all the same and its
+recurrences run through XLA: one warning says so.
 """
-
-from __future__ import annotations
 
 import importlib.util
 import sysconfig
@@ -33,7 +31,7 @@ class KernelBuildHook(BuildHookInterface):
         kernels = Path(self.root, "rnnjax", "kernels")
         try:
             library = _load(kernels / "compile.py").compile_library()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             (kernels / "_native.so").unlink(missing_ok=True)
             self.app.display_warning(
                 "rnnjax is built without its CPU kernels and will run through "

@@ -62,7 +62,7 @@ def _parts(
     gradient = jax.jit(jax.grad(loss))
     state, absent = jnp.zeros((b, h)), jnp.zeros(0, bool)
     nothing = [jnp.zeros(0)] * at.carries
-    biases = [params.b, *[jnp.zeros(params.w_hh.shape[1])] * (not at.joined)]
+    biases = [params.b, *[jnp.zeros(h)] * (not at.joined)]
     start = [state] * at.carries
 
     @jax.jit
@@ -74,13 +74,13 @@ def _parts(
         )
 
     ys, *rest = forwards(xs)
-    gates, *previous = rest[at.carries :]
+    saved, *previous = rest[at.carries :]
 
     @jax.jit
-    def backwards(gates, *given):
-        return primitives.cotangent_p.bind(gates, *given, *start, cell=at)
+    def backwards(saved, *given):
+        return primitives.cotangent_p.bind(saved, *given, *start, cell=at)
 
-    known = (gates, *previous[: at.reads], params.w_hh, absent, absent, ys)
+    known = (saved, *previous[: at.reads], params.w_hh, absent, absent, ys)
     dz = backwards(*known)[0].reshape(b * t, -1)
     product = jax.jit(products.gradient_p.bind)
     hidden, inputs = previous[-1].reshape(b * t, h), xs.reshape(b * t, i)

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from rnnjax import checks, scan, signals
+from rnnjax import checks, kernels, scan, signals
 from rnnjax.cell import Cell, InitFn, InitialCarryFn
 
 
@@ -35,7 +35,8 @@ def recurrence(
       step: ``(params, carry, z) -> (carry, y)``, the part that cannot.
       input_shape: the shape of one input, for example ``(input_size,)``. Inputs are
         then checked, and cast to the dtype of the params; ``None`` takes any pytree.
-      traversal: how time is walked, see `rnnjax.scan`.
+      traversal: how time is walked, see `rnnjax.scan`. Kernels refuse a step of your
+        own: they compute the equations of a built-in cell and do not call it.
       carry_dtype: the floating dtype of the carry, and of all that is computed; that of
         the params if left out. With ``jnp.float32`` bfloat16 params are read as they
         are, while states, sums and outputs keep float32.
@@ -66,6 +67,7 @@ def recurrence(
     ...     return rnnjax.recurrence(init, initial_carry, project, step)
     >>> rnnjax.testing.check_cell(leaky(3, 4), jnp.ones(3))
     """
+    kernels.check(traversal, step)
     if carry_dtype is not None:
         carry_dtype = checks.floating("carry_dtype", carry_dtype)
 

@@ -11,6 +11,7 @@ from rnnjax import checks, kernels, scan
 from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
+from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH
 from rnnjax.observation import observe
 
 
@@ -23,6 +24,7 @@ class ElmanParams(NamedTuple):
 
 
 _KERNELS = {jnp.tanh: kernels.elman_tanh, jax.nn.relu: kernels.elman_relu}
+_EQUATIONS = {jnp.tanh: ELMAN_TANH, jax.nn.relu: ELMAN_RELU}
 
 
 @constructor
@@ -77,5 +79,7 @@ def elman(
         observe(h=h)
         return h, h
 
-    given = init, initial_carry, project, step, (input_size,)
+    found = _EQUATIONS.get(activation)
+    known = step if found is None else kernels.Known(found, step)
+    given = init, initial_carry, project, known, (input_size,)
     return recurrence(*given, traversal, carry_dtype)

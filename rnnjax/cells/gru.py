@@ -10,6 +10,7 @@ from rnnjax import checks, kernels, scan
 from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
+from rnnjax.kernels.equations import GRU, GRU_BEFORE
 from rnnjax.observation import observe
 
 
@@ -72,7 +73,7 @@ def gru(
     checks.size("hidden_size", hidden_size)
 
     if traversal is None:
-        traversal = kernels.gru if reset_after else scan.default
+        traversal = kernels.gru if reset_after else kernels.gru_before
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 3)
@@ -104,6 +105,6 @@ def gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    step = step_after if reset_after else step_before
-    given = init, initial_carry, project, step, (input_size,)
+    known = (GRU, step_after) if reset_after else (GRU_BEFORE, step_before)
+    given = init, initial_carry, project, kernels.Known(*known), (input_size,)
     return recurrence(*given, traversal, carry_dtype)

@@ -109,11 +109,11 @@ def dale_rnn(
         r_t &= relu(v_t)
 
     The rest is as in `leaky_rnn`. s is 1 for the first ``excitatory`` share of the
-    units and -1 for the others. The diagonal counts as zero: no unit drives itself. ``w_hh`` starts as a draw
-    from a Gamma distribution (shape 2), scaled so that excitation and inhibition of
-    each unit balance and the spectral radius is about 1.5, as in the paper. The paper
-    rectifies the weights; here their magnitude is taken instead, so that a weight that
-    crosses zero is not stuck there.
+    units and -1 for the others. The diagonal counts as zero: no unit drives itself.
+    ``w_hh`` starts as a draw from a Gamma distribution (shape 2), scaled so that
+    excitation and inhibition of each unit balance and the spectral radius is about 1.5,
+    as in the paper. The paper rectifies the weights; here their magnitude is taken
+    instead, so that a weight that crosses zero is not stuck there.
 
     Args:
       input_size: features of one input, ``x: (i,)``.

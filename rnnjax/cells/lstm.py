@@ -11,6 +11,7 @@ from rnnjax import checks, kernels, scan
 from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.initializers import recurrent_weights
+from rnnjax.kernels.equations import LSTM
 from rnnjax.observation import observe
 
 
@@ -98,5 +99,6 @@ def lstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    given = init, initial_carry, project, step, (input_size,)
+    known = kernels.Known(LSTM, step) if activation is jnp.tanh else step
+    given = init, initial_carry, project, known, (input_size,)
     return recurrence(*given, traversal, carry_dtype)

@@ -1,6 +1,5 @@
 """The one flat buffer in which cuDNN, and `jax.experimental.rnn`, keep all weights."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.report import Exported, Imported, combine
 from rnnjax.interop.torch import KINDS, activation_note, read, write
 from rnnjax.interop.weights import alike, check_activation, require
+from rnnjax.kernels import cudnn
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _GATES = {kind: gates for gates, kind in KINDS.items()}
@@ -79,9 +79,8 @@ def from_cudnn(
     check_dtypes(flat)
     buffer = take(flat, "weights", "arrays", 1)
     directions = 2 if bidirectional else 1
-    rows, shapes = _GATES[kind] * hidden_size, []
-    length = directions * rows * (input_size + layers * (hidden_size + 2))
-    length += directions * rows * (layers - 1) * directions * hidden_size
+    sizes = (_GATES[kind], input_size, hidden_size, layers, directions)
+    length = cudnn.length(*sizes)
     if buffer.shape != (length,):
         raise ValueError(
             f"weights has shape {buffer.shape}; expected ({length},) for {kind} "
@@ -89,16 +88,8 @@ def from_cudnn(
             f"layers={layers}, bidirectional={bidirectional} and two biases. Write the "
             "sizes that the buffer was made with."
         )
-    for depth in range(layers):
-        size = input_size if depth == 0 else directions * hidden_size
-        shapes += [(rows, size), (rows, hidden_size)] * directions
-    shapes += [(rows,)] * (2 * layers * directions)
-    sizes = [math.prod(shape) for shape in shapes]
-    pieces = np.split(buffer, np.cumsum(sizes)[:-1])
-    parts = [a.reshape(s) for a, s in zip(pieces, shapes, strict=True)]
-    half, found, reports = len(parts) // 2, [], []
-    for k in range(layers * directions):
-        own = [*parts[2 * k : 2 * k + 2], *parts[half + 2 * k : half + 2 * k + 2]]
+    found, reports = [], []
+    for k, own in enumerate(cudnn.separate(buffer, cudnn.shapes(*sizes))):
         group: dict[str, np.ndarray] = dict(zip(_NAMES, own, strict=True))
         weights, report = read(group, f"pseudo-layer {k} of cuDNN", activation)
         found.append(weights)
@@ -131,11 +122,7 @@ def to_cudnn(cell: Cell, params: Params) -> Exported:
     for weights in flat:
         require(weights, "cuDNN", _GATES, ("reset after",))
     written = [write(weights) for weights in flat]
-    buffer = [
-        arrays[f"{part}_{side}"].ravel()
-        for part in ("weight", "bias")
-        for arrays in written
-        for side in ("ih", "hh")
-    ]
+    groups = [cudnn.Weights(*(arrays[n] for n in _NAMES)) for arrays in written]
+    buffer = [a.ravel() for a in cudnn.pieces(groups)]
     note = activation_note(first, "mode")
     return Exported({"weights": np.concatenate(buffer)}, combine([report, note]))

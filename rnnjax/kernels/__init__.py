@@ -1,9 +1,9 @@
 """Kernels: traversals of the built-in cells that run as JAX primitives.
 
-`lstm`, `gru`, `elman_tanh` and `elman_relu` are traversals like those of `rnnjax.scan`
-and agree with them, but know the cell's equations: a native kernel walks through time
-on a CPU, and the gradient of the weights is one product over all steps and examples.
-`status` tells what runs on this machine.
+`lstm`, `gru`, `gru_before`, `elman_tanh` and `elman_relu` are traversals like those of
+`rnnjax.scan` and agree with them, but know the cell's equations: a native kernel walks
+through time on a CPU, and the gradient of the weights is one product over all steps and
+examples. `status` tells what runs on this machine.
 
 `lstm_cudnn`, `lstm_pallas` and `gru_pallas` are the same with another program on an
 NVIDIA GPU. Nobody has timed them, so no cell walks with one unless it is told to.
@@ -20,16 +20,27 @@ from jax import Array
 from rnnjax import scan, signals
 from rnnjax.cell import Carry, Params, Reset
 from rnnjax.kernels import cudnn, pallas
-from rnnjax.kernels.equations import ELMAN_RELU, ELMAN_TANH, GRU, LSTM, Equations
+from rnnjax.kernels.equations import (
+    ELMAN_RELU,
+    ELMAN_TANH,
+    GRU,
+    GRU_BEFORE,
+    LSTM,
+    Equations,
+    Known,
+)
 from rnnjax.kernels.lowerings import Lowering, Status, status
 from rnnjax.kernels.primitives import value_p
 
 __all__ = [
+    "Known",
     "Lowering",
     "Status",
+    "check",
     "elman_relu",
     "elman_tanh",
     "gru",
+    "gru_before",
     "gru_pallas",
     "lstm",
     "lstm_cudnn",
@@ -38,11 +49,51 @@ __all__ = [
 ]
 
 _DTYPES = (jnp.float32, jnp.bfloat16)
-_LSTM_PALLAS = LSTM._replace(name="lstm_pallas", program=pallas.PROGRAM)
-_GRU_PALLAS = GRU._replace(name="gru_pallas", program=pallas.PROGRAM)
+_LSTM_PALLAS = LSTM._replace(program=pallas.PROGRAM)
+_GRU_PALLAS = GRU._replace(program=pallas.PROGRAM)
 _value = functools.partial(value_p.bind, residuals=False)
 
 
+_kernels: list[tuple[signals.Traversal, Equations]] = []
+
+
+def _kernel_of(cell: Equations) -> Callable[[signals.Traversal], signals.Traversal]:
+    def add(traversal):
+        _kernels.append((traversal, cell))
+        return traversal
+
+    return add
+
+
+def check(traversal: signals.Traversal, step: signals.Step) -> None:
+    """Refuse a kernel whose equations are not those of the step.
+
+    Raises:
+      ValueError: the traversal is a kernel, and the step is not `Known` to compute the
+        same.
+
+    >>> import rnnjax
+    >>> rnnjax.kernels.check(rnnjax.scan.fused, lambda params, h, z: (h, h))
+    """
+    for kernel, cell in _kernels:
+        if kernel is traversal:
+            _check(cell, step)
+
+
+def _check(cell: Equations, step: signals.Step) -> None:
+    if not isinstance(step, Known):
+        other = "a step that it does not know"
+    elif step.equations.name != cell.name:
+        other = f"the step of {step.equations.cell}"
+    else:
+        return
+    raise ValueError(
+        f"traversal=rnnjax.kernels.{cell.name} computes {cell.cell} by itself; it was "
+        f"given {other}. Write traversal=rnnjax.scan.default, which takes every step."
+    )
+
+
+@_kernel_of(LSTM)
 def lstm(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.lstm` with its own equations.
 
@@ -52,6 +103,7 @@ def lstm(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(LSTM, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(GRU)
 def gru(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.gru` with its own equations, the reset coming after.
 
@@ -61,6 +113,18 @@ def gru(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(GRU, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(GRU_BEFORE)
+def gru_before(project, step, params, carry, xs, *, mask=None, reset=None):
+    """The traversal of `rnnjax.gru` with ``reset_after=False``.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.gru(
+    ...     3, 4, reset_after=False, traversal=rnnjax.kernels.gru_before)
+    """
+    return _traverse(GRU_BEFORE, project, step, params, carry, xs, mask, reset)
+
+
+@_kernel_of(ELMAN_TANH)
 def elman_tanh(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.elman` with its own equations.
 
@@ -70,6 +134,7 @@ def elman_tanh(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(ELMAN_TANH, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(ELMAN_RELU)
 def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
     """The traversal of `rnnjax.elman` with ``activation=jax.nn.relu``.
 
@@ -80,6 +145,7 @@ def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(LSTM)
 def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
     """`lstm`, but through cuDNN on an NVIDIA GPU, in float32 and without resets.
 
@@ -95,6 +161,7 @@ def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(LSTM, project, step, params, carry, xs, mask, reset, value)
 
 
+@_kernel_of(LSTM)
 def lstm_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     """`lstm`, but in one kernel written in Pallas on an NVIDIA GPU.
 
@@ -107,6 +174,7 @@ def lstm_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(_LSTM_PALLAS, project, step, params, carry, xs, mask, reset)
 
 
+@_kernel_of(GRU)
 def gru_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     """`gru`, but in one kernel written in Pallas on an NVIDIA GPU.
 
@@ -132,6 +200,7 @@ def _traverse(
     value: Callable[..., Sequence[Array]] = _value,
 ) -> tuple[Carry, Any]:
     """Bind the value primitive to one sequence, or walk the step if it cannot be."""
+    _check(cell, step)
     start = jax.tree.leaves(carry)
     restart = [] if reset is None else jax.tree.leaves(reset.carry)
     if not _covers(cell, params, [*start, *restart], xs):
@@ -142,9 +211,7 @@ def _traverse(
     # One sequence is a batch of one; jax.vmap makes the batch larger.
     ys, *last = value(
         xs[None],
-        *params[:3],
-        # The GRU's bias of the recurrent product, in the width of that product.
-        *(jnp.pad(b, (params.w_hh.shape[1] - b.shape[0], 0)) for b in params[3:]),
+        *jax.tree.leaves(params),
         *(c[None] for c in start),
         absent if mask is None else mask[None],
         absent if reset is None else reset.where[None],
@@ -157,17 +224,16 @@ def _traverse(
 
 def _covers(cell: Equations, params: Any, carries: list[Array], xs: Any) -> bool:
     """Whether all arrays are there, in one dtype that a kernel knows, and fit."""
-    if any(p is None for p in params):
-        return False  # a GRU whose reset comes before the product
-    if len(params) != (3 if cell.joined else 4) or params.w_hh.ndim != 2:
+    arrays = jax.tree.leaves(params)  # without the bias that a cell lacks
+    if len(arrays) != (3 if cell.joined else 4) or params.w_hh.ndim != 2:
         return False  # another cell's, or an ensemble's: the step will say so
     h, k = params.w_hh.shape
     return (
-        k == h * (cell.gates if cell.joined else 3)
+        k == h * cell.columns
         and params.w_hh.dtype in _DTYPES
-        and all(a.dtype == params.w_hh.dtype for a in (*params, *carries, xs))
+        and all(a.dtype == params.w_hh.dtype for a in (*arrays, *carries, xs))
         and xs.ndim == 2
         and params.w_ih.shape == (xs.shape[1], k)
         and params.b.shape == (k,)
-        and all(a.shape == (h,) for a in (*params[3:], *carries))
+        and all(a.shape == (h,) for a in (*arrays[3:], *carries))
     )

@@ -1,7 +1,7 @@
 """Which program runs each primitive on each platform: a native kernel or the scan.
 
-On a CPU the value and the cotangent primitive are calls of the native library, if it
-can be had. Everything else is the reference, which multiplies the inputs inside the
+On a CPU the value and the cotangent primitive are calls of the native library, where
+it is compiled. Everything else is the reference, which multiplies the inputs inside the
 loop on a CPU, where XLA fuses that with the gates, and in front of it elsewhere. A cell
 with a program of its own runs that on the program's platform.
 """
@@ -18,35 +18,23 @@ from jax.interpreters import mlir
 from rnnjax.kernels import cudnn, native, reference
 from rnnjax.kernels.equations import Equations
 from rnnjax.kernels.primitives import cotangent_p, tangent_p, value_p
-from rnnjax.kernels.reference import name_operands
 
 
 def _native_value(
     *operands: Array, cell: Equations, residuals: bool
 ) -> Sequence[Array]:
     bind = functools.partial(value_p.bind, cell=cell, residuals=residuals)
-    at = name_operands(cell, operands)
-    biases = [at.b_ih]
-    if at.b_hh is not None:
-        biases.append(at.b_hh[2 * at.w_hh.shape[0] :])  # the native GRU's b_hn
-    return jax.ffi.ffi_call(
-        f"rnnjax_{cell.target}_forward" + ("_residuals" if residuals else ""),
-        jax.eval_shape(bind, *operands),
-    )(
-        *(at.xs, at.w_ih, at.w_hh, *biases, *at.carry),
-        *(at.mask, at.reset, *at.reset_carry),
-        **dict(cell.attributes),
-    )
+    call = jax.ffi.ffi_call(native.FORWARD, jax.eval_shape(bind, *operands))
+    return call(*operands, cell=cell.name, residuals=residuals)
 
 
 def _native_cotangent(*operands: Array, cell: Equations) -> Sequence[Array]:
     shapes = jax.eval_shape(functools.partial(cotangent_p.bind, cell=cell), *operands)
-    # The gates are read for the last time, as a rule: their memory, the most of all
-    # that a forward pass keeps, becomes the gradient's where that has their shape.
+    # What was saved is read for the last time, as a rule: its memory, the most of all
+    # that a forward pass keeps, becomes the gradient's where that has its shape.
     shared = {0: 0} if shapes[0].shape == operands[0].shape else {}
-    return jax.ffi.ffi_call(
-        f"rnnjax_{cell.target}_backward", shapes, input_output_aliases=shared
-    )(*operands, **dict(cell.attributes))
+    call = jax.ffi.ffi_call(native.BACKWARD, shapes, input_output_aliases=shared)
+    return call(*operands, cell=cell.name)
 
 
 def _register(primitive: Primitive, part: str, **rules: mlir.LoweringRule) -> None:

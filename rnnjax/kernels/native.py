@@ -1,18 +1,17 @@
 """The compiled CPU kernels: whether they are here, and their registration.
 
-Importing this module loads nothing; the first question does. It never fails:
-where the kernels cannot run, :func:`available` is false and :func:`reason`
-says why. Two environment variables are read then: ``RNNJAX_KERNELS=reference``
-leaves the kernels out, and ``RNNJAX_ISA`` (``avx512``, ``avx2`` or
-``portable``) chooses an instruction set in place of the widest.
+Importing this module loads nothing; the first question does, and it never fails: where
+the kernels cannot run, `available` is false and `reason` says why. Two environment
+variables are read then: ``RNNJAX_KERNELS=reference`` leaves the kernels out, and
+``RNNJAX_ISA`` (``avx512``, ``avx2`` or ``portable``) chooses an instruction set in
+place of the widest.
 """
-
-from __future__ import annotations
 
 import ctypes
 import functools
 import os
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,14 +19,13 @@ from typing import Any, NamedTuple
 import jax
 from jax.interpreters import mlir
 
-TARGETS = (
-    *(
-        f"rnnjax_{cell}_{direction}"
-        for cell in ("lstm", "gru", "elman")
-        for direction in ("forward", "forward_residuals", "backward")
-    ),
-    "rnnjax_weight_gradient",
-)
+from rnnjax.kernels.equations import CELLS
+
+FORWARD = "rnnjax_forward"
+BACKWARD = "rnnjax_backward"
+WEIGHT_GRADIENT = "rnnjax_weight_gradient"
+
+_AGAIN = "run `python -m rnnjax.kernels.compile`"
 
 
 class _Loaded(NamedTuple):
@@ -47,75 +45,92 @@ def _installed_interface() -> tuple[int, int]:
 
 @functools.cache
 def _load() -> _Loaded:
+    # Imported here, or `python -m` would find the module imported already, and warn.
+    from rnnjax.kernels import compile as build
+
     if os.environ.get("RNNJAX_KERNELS") == "reference":
         return _Loaded(None, "turned off by RNNJAX_KERNELS=reference")
-    path = Path(__file__).parent / "_native.so"
+    path = build.LIBRARY
     if not path.exists():
         return _Loaded(
             None,
             "not compiled, because there was no C++ compiler when rnnjax was "
-            "installed; run `python -m rnnjax.kernels.compile` once there is",
+            f"installed; {_AGAIN} once there is",
         )
+    # The loader maps the file into memory, where a missing part kills the process.
+    if not build.is_sealed(path):
+        return _unusable(f"{path.name} is damaged or from an older build; {_AGAIN}")
     try:
         library = ctypes.CDLL(str(path))
         library.rnnjax_use.restype = ctypes.c_char_p
         library.rnnjax_use.argtypes = [ctypes.c_char_p]
-        for target in TARGETS:
+        library.rnnjax_has.restype = ctypes.c_bool
+        library.rnnjax_has.argtypes = [ctypes.c_char_p]
+        for target in (FORWARD, BACKWARD, WEIGHT_GRADIENT):
             getattr(library, target)
         compiled = (library.rnnjax_ffi_major(), library.rnnjax_ffi_minor())
     except (OSError, AttributeError) as error:
-        return _Loaded(None, f"{path.name} could not be loaded: {error}")
+        return _unusable(f"{path.name} could not be loaded: {error}; {_AGAIN}")
     installed = _installed_interface()
     if compiled[0] != installed[0] or compiled[1] > installed[1]:
-        return _Loaded(
-            None,
+        return _unusable(
             f"compiled for XLA's interface {compiled[0]}.{compiled[1]}, and the "
-            f"installed jaxlib has {installed[0]}.{installed[1]}; run "
-            "`python -m rnnjax.kernels.compile`",
+            f"installed jaxlib has {installed[0]}.{installed[1]}; {_AGAIN}"
         )
     wanted = os.environ.get("RNNJAX_ISA")
     used = library.rnnjax_use(wanted.encode() if wanted else None)
     if used is None:
         return _Loaded(None, f"this machine or build has no RNNJAX_ISA={wanted}")
+    lacking = [c.name for c in CELLS if not library.rnnjax_has(c.name.encode())]
+    if lacking:
+        return _unusable(f"{path.name} has no kernel of {lacking[0]}; {_AGAIN}")
     return _Loaded(library, used.decode())
+
+
+def _unusable(reason: str) -> _Loaded:
+    """A library that is there and was meant to be used: one warning says why not."""
+    warnings.warn(
+        f"rnnjax runs without its CPU kernels, more slowly: {reason}.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return _Loaded(None, reason)
 
 
 def available() -> bool:
     """Whether the compiled kernels can run here.
 
-    Example:
-      >>> from rnnjax.kernels import native
-      >>> isinstance(native.available(), bool)
-      True
-
+    >>> from rnnjax.kernels import native
+    >>> isinstance(native.available(), bool)
+    True
     """
     return _load().library is not None
 
 
 def reason() -> str:
-    """Name the instruction set in use, or say why there is none.
+    """The instruction set in use, or why there is none.
 
-    Example:
-      >>> from rnnjax.kernels import native
-      >>> native.reason() in ("avx512", "avx2", "portable") or not native.available()
-      True
-
+    >>> from rnnjax.kernels import native
+    >>> native.reason() in ("avx512", "avx2", "portable") or not native.available()
+    True
     """
     return _load().reason
 
 
 @functools.cache
 def register() -> None:
-    """Make the kernels known to XLA under the names in ``TARGETS``, once.
+    """Make the kernels known to XLA under the names above, once.
 
     Raises:
       RuntimeError: the kernels are not available.
 
+    >>> from rnnjax.kernels import native
+    >>> native.register() if native.available() else None
     """
     library, why = _load()
     if library is None:
         raise RuntimeError(f"the native kernels are not available: {why}")
-    for target in TARGETS:
+    for target in (FORWARD, BACKWARD, WEIGHT_GRADIENT):
         capsule = jax.ffi.pycapsule(getattr(library, target))
         jax.ffi.register_ffi_target(target, capsule, platform="cpu")
 
@@ -138,10 +153,9 @@ def lowering(
     Returns:
       A rule for `jax.interpreters.mlir.register_lowering` with ``platform="cpu"``.
 
-    Example:
-      >>> import jax.numpy as jnp
-      >>> rule = lowering(jnp.sin, jnp.sin, multiple_results=False)
-
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import native
+    >>> rule = native.lowering(jnp.sin, jnp.sin, multiple_results=False)
     """
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:

@@ -34,63 +34,6 @@ A block of threads has 99 KiB of shared memory or more on NVIDIA's chips since A
 """
 
 
-class _Gates(NamedTuple):
-    """A step in terms of one array for each gate, as a kernel cannot cut arrays.
-
-    Attributes:
-      kept: how many gates `step` gives.
-      step: ``(a, u, carry) -> (gates, carry)``.
-      pull: ``(gates, before, d_carry) -> (d_a, d_u, d_before)``, its transpose, but
-        for the way of ``d_u`` through the weights.
-    """
-
-    kept: int
-    step: Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays]]
-    pull: Callable[[Arrays, Array, Arrays], tuple[Arrays, Arrays, Arrays]]
-
-
-def _lstm_step(a: Arrays, u: Arrays, carry: Arrays) -> tuple[Arrays, Arrays]:
-    i, f, g, o = (x + y for x, y in zip(a, u, strict=True))
-    i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
-    c = f * carry[0] + i * g
-    return (i, f, g, o), (c, o * jnp.tanh(c))
-
-
-def _lstm_pull(
-    gates: Arrays, before: Array, d_carry: Arrays
-) -> tuple[Arrays, Arrays, Arrays]:
-    (i, f, g, o), c, (dc, dh) = gates, before, d_carry
-    squashed = jnp.tanh(f * c + i * g)
-    dc = dc + dh * o * (1 - squashed * squashed)
-    di, df = dc * g * i * (1 - i), dc * c * f * (1 - f)
-    dg, do = dc * i * (1 - g * g), dh * squashed * o * (1 - o)
-    d = (di, df, dg, do)
-    return d, d, (dc * f, jnp.zeros_like(dh))
-
-
-def _gru_step(a: Arrays, u: Arrays, carry: Arrays) -> tuple[Arrays, Arrays]:
-    (a_r, a_z, a_n), (u_r, u_z, q), (h,) = a, u, carry
-    r, z = jax.nn.sigmoid(a_r + u_r), jax.nn.sigmoid(a_z + u_z)
-    n = jnp.tanh(a_n + r * q)
-    return (n, r, z, q), ((1 - z) * n + z * h,)
-
-
-def _gru_pull(
-    gates: Arrays, before: Array, d_carry: Arrays
-) -> tuple[Arrays, Arrays, Arrays]:
-    (n, r, z, q), h, (dh,) = gates, before, d_carry
-    dn = dh * (1 - z) * (1 - n * n)
-    dz = dh * (h - n) * z * (1 - z)
-    dr = dn * q * r * (1 - r)
-    return (dr, dz, dn), (dr, dz, dn * r), (dh * z,)
-
-
-_GATES = {
-    "lstm": _Gates(4, _lstm_step, _lstm_pull),
-    "gru": _Gates(4, _gru_step, _gru_pull),
-}
-
-
 class _Sizes(NamedTuple):
     """Sizes of one call, and how a kernel sees them."""
 
@@ -108,17 +51,16 @@ class _Sizes(NamedTuple):
 
 
 def fits(cell: Equations, hidden_size: int, dtype: Any) -> bool:
-    """Whether there is a kernel for the cell, and its weights stay on the chip.
+    """Whether one product is all of a step, and its weights stay on the chip.
 
     >>> import jax.numpy as jnp
     >>> from rnnjax.kernels import equations, pallas
     >>> [pallas.fits(equations.LSTM, h, jnp.float32) for h in (64, 65)]
     [True, False]
     """
-    if cell.target not in _GATES:
-        return False
-    units, parts = _Sizes(1, 1, hidden_size).units, 4 if cell.joined else 3
-    return parts * units * units * jnp.dtype(dtype).itemsize <= ON_CHIP
+    units = _Sizes(1, 1, hidden_size).units
+    size = cell.columns * units * units * jnp.dtype(dtype).itemsize
+    return not cell.gated and size <= ON_CHIP
 
 
 def value(
@@ -128,18 +70,18 @@ def value(
     at = name_operands(cell, operands)
     (batch, time, inputs), (hidden, k) = at.xs.shape, at.w_hh.shape
     dtype, carries = at.xs.dtype, cell.carries
-    if not fits(cell, hidden, dtype):
+    if batch == 0 or not fits(cell, hidden, dtype):
         return reference.value(*operands, cell=cell, residuals=residuals, hoist=True)
     sizes = _Sizes(batch, time, hidden)
-    zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b_ih).reshape(batch, time, k)
+    zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b).reshape(batch, time, k)
     state, last = _shape(sizes, dtype, time), _shape(sizes, dtype)
-    gates = _shape(sizes, dtype, time, _GATES[cell.target].kept)
+    saved = _shape(sizes, dtype, time, cell.saved)
     ys, after, kept = _call(
-        functools.partial(_forward, gates=_GATES[cell.target], time=time),
+        functools.partial(_forward, cell=cell, time=time),
         sizes,
         shared=(
             _columns(at.w_hh, sizes),
-            None if at.b_hh is None else _columns(at.b_hh, sizes),
+            None if at.b_hn is None else _columns(at.b_hn, sizes),
         ),
         tiled=(
             _tiles(_apart(zs, hidden), sizes),
@@ -148,15 +90,15 @@ def value(
             _flags(at.reset, sizes),
             None if at.reset.ndim == 1 else _tiles(at.reset_carry, sizes),
         ),
-        out=(state, (last,) * carries, (gates, (state,) * carries))
+        out=(state, (last,) * carries, (saved, (state,) * carries))
         if residuals
         else (state, (last,) * carries, None),
         interpret=interpret,
     )
     out = [_cut(ys, sizes), *(_cut(c, sizes) for c in after)]
     if residuals:
-        kept_gates, before = kept
-        out += [_joined(kept_gates, sizes), *(_cut(c, sizes) for c in before)]
+        saved, before = kept
+        out += [_together(saved, sizes), *(_cut(c, sizes) for c in before)]
     return out
 
 
@@ -165,20 +107,20 @@ def cotangent(
 ) -> list[Array]:
     """What `rnnjax.kernels.reference.cotangent` gives, by one kernel."""
     known, (d_ys, *d_carry) = split_residuals(cell, operands)
-    (batch, time, _), (hidden, k) = known.gates.shape, known.w_hh.shape
-    dtype, absent = known.gates.dtype, known.reset.ndim == 1
-    if not fits(cell, hidden, dtype):
+    (batch, time, _), (hidden, k) = known.saved.shape, known.w_hh.shape
+    dtype, absent = known.saved.dtype, known.reset.ndim == 1
+    if batch == 0 or not fits(cell, hidden, dtype):
         return reference.cotangent(*operands, cell=cell)
     sizes = _Sizes(batch, time, hidden)
     part = _shape(sizes, dtype, time, k // hidden)
     carry = (_shape(sizes, dtype),) * cell.carries
     d_parts, d_first, d_reset_carry = _call(
-        functools.partial(_backward, gates=_GATES[cell.target], time=time),
+        functools.partial(_backward, cell=cell, time=time),
         sizes,
         shared=jnp.swapaxes(_columns(known.w_hh, sizes), 1, 2),
         tiled=(
-            _tiles(_apart(known.gates, hidden), sizes),
-            _tiles(known.previous[0], sizes),
+            _tiles(_apart(known.saved, hidden), sizes),
+            _tiles(known.previous, sizes),
             _flags(known.mask, sizes),
             _flags(known.reset, sizes),
             _tiles(d_ys, sizes),
@@ -189,7 +131,7 @@ def cotangent(
     )
     nothing = [jnp.zeros(0, dtype)] * cell.carries
     return [
-        *(_joined(d, sizes) for d in d_parts),
+        *(_together(d, sizes) for d in d_parts),
         *(_cut(d, sizes) for d in d_first),
         *(nothing if absent else [_cut(d, sizes) for d in d_reset_carry]),
     ]
@@ -210,31 +152,30 @@ INTERPRETED = Program(
 # and what is absent is None.
 
 
-def _forward(shared, tiled, ys, last, kept, *, gates: _Gates, time: int) -> None:
-    w_hh, b_hh = shared
+def _forward(shared, tiled, ys, last, kept, *, cell: Equations, time: int) -> None:
+    w_hh, b_hn = shared
     zs, first, mask, reset, reset_carry = tiled
-    parts = range(w_hh.shape[0])
-    weights = [w_hh[k] for k in parts]
-    biases = [] if b_hh is None else [b_hh[k].astype(jnp.float32) for k in parts]
+    columns = range(cell.columns)
+    weights = [w_hh[k] for k in columns]
     restart = () if reset_carry is None else _read(reset_carry)
 
     def body(t, carry):
         before = carry if reset is None else _select(_at(reset, t), restart, carry)
         h = before[-1].astype(w_hh.dtype)
         u = [jnp.dot(h, w, preferred_element_type=jnp.float32) for w in weights]
-        if b_hh is not None:
-            u = [x + b[None] for x, b in zip(u, biases, strict=True)]
-        a = [zs[:, t, k].astype(jnp.float32) for k in parts]
-        activated, after = gates.step(tuple(a), tuple(u), before)
+        if b_hn is not None:
+            u[-1] += b_hn[0].astype(jnp.float32)[None]
+        a = [zs[:, t, k].astype(jnp.float32) for k in columns]
+        saved, after = cell.activate(tuple(a), tuple(u), before)
         y = after[-1]
         if mask is not None:
             valid = _at(mask, t)
             after, y = _select(valid, after, carry), jnp.where(valid, y, 0.0)
         ys[:, t] = y.astype(ys.dtype)
         if kept is not None:
-            kept_gates, kept_carry = kept
-            for k, gate in enumerate(activated):
-                kept_gates[:, t, k] = gate.astype(ys.dtype)
+            kept_saved, kept_carry = kept
+            for k, x in enumerate(saved):
+                kept_saved[:, t, k] = x.astype(ys.dtype)
             for kept_c, c in zip(kept_carry, before, strict=True):
                 kept_c[:, t] = c.astype(ys.dtype)
         return after
@@ -243,9 +184,9 @@ def _forward(shared, tiled, ys, last, kept, *, gates: _Gates, time: int) -> None
 
 
 def _backward(
-    shared, tiled, d_parts, d_first, d_reset_carry, *, gates: _Gates, time: int
+    shared, tiled, d_parts, d_first, d_reset_carry, *, cell: Equations, time: int
 ) -> None:
-    kept_gates, previous, mask, reset, d_ys, d_last = tiled
+    kept_saved, kept_carry, mask, reset, d_ys, d_last = tiled
     weights = [shared[k] for k in range(shared.shape[0])]
 
     def body(s, state):
@@ -253,9 +194,9 @@ def _backward(
         d_after, d_restart = state
         d_y = d_ys[:, t].astype(jnp.float32)
         pushed = (*d_after[:-1], d_after[-1] + d_y)
-        activated = [kept_gates[:, t, k].astype(jnp.float32) for k in range(gates.kept)]
-        c = previous[:, t].astype(jnp.float32)
-        d_a, d_u, d_before = gates.pull(tuple(activated), c, pushed)
+        saved = [kept_saved[:, t, k].astype(jnp.float32) for k in range(cell.saved)]
+        previous = tuple(c[:, t].astype(jnp.float32) for c in kept_carry)
+        d_a, d_u, d_before = cell.differentiate(tuple(saved), previous, pushed)
         if mask is not None:
             valid = _at(mask, t)
             nothing = (jnp.zeros_like(d_y),) * len(d_u)
@@ -345,7 +286,7 @@ def _shape(sizes: _Sizes, dtype: Any, *axes: int) -> jax.ShapeDtypeStruct:
 
 
 def _columns(a: Array, sizes: _Sizes) -> Array:
-    """The gates' blocks of columns, apart and padded: ``(gates, …, units)``."""
+    """The blocks of columns, apart and padded: ``(columns, …, units)``."""
     a = jnp.moveaxis(_apart(a, sizes.hidden), -2, 0)
     more = sizes.units - sizes.hidden
     return jnp.pad(a, [(0, 0), *[(0, more)] * (a.ndim - 1)])
@@ -355,7 +296,7 @@ def _apart(a: Array, hidden: int) -> Array:
     return a.reshape(*a.shape[:-1], -1, hidden)
 
 
-def _joined(a: Array, sizes: _Sizes) -> Array:
+def _together(a: Array, sizes: _Sizes) -> Array:
     a = _cut(a, sizes)
     return a.reshape(*a.shape[:-2], -1)
 

@@ -16,7 +16,7 @@ JAX for the platform that the program is compiled for, see `rnnjax.kernels.lower
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ from jax.interpreters import partial_eval as pe
 
 from rnnjax.kernels import reference
 from rnnjax.kernels.equations import Equations
-from rnnjax.kernels.products import product_p
+from rnnjax.kernels.products import compiled, product_p
 from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
 
 
@@ -36,17 +36,8 @@ def make_primitive(name: str) -> Primitive:
     """A primitive of many results that runs outside `jax.jit` too."""
     primitive = Primitive(name)
     primitive.multiple_results = True
-
-    def run(*operands, **params):
-        return _compiled(primitive, tuple(params.items()))(*operands)
-
-    primitive.def_impl(run)
+    primitive.def_impl(compiled(primitive))
     return primitive
-
-
-@functools.cache
-def _compiled(primitive: Primitive, params: tuple[tuple[str, Any], ...]) -> Any:
-    return jax.jit(functools.partial(primitive.bind, **dict(params)))
 
 
 value_p = make_primitive("recurrence")
@@ -61,21 +52,21 @@ def _value_shapes(*operands: Any, cell: Equations, residuals: bool) -> list[Any]
     xs, _, w_hh, _, _, carry, *_ = name_operands(cell, operands)
     (b, t, _), h = xs.shape, w_hh.shape[0]
     state = xs.update(shape=(b, t, h))
-    kept = [xs.update(shape=(b, t, cell.gates * h)), *[state] * cell.carries]
+    kept = [xs.update(shape=(b, t, cell.saved * h)), *[state] * cell.carries]
     return [state, *carry, *(kept if residuals else [])]
 
 
 def _tangent_shapes(*operands: Any, cell: Equations) -> list[Any]:
     known, linear = split_residuals(cell, operands)
-    b, t, _ = known.gates.shape
+    b, t, _ = known.saved.shape
     _, carry, _ = name_tangents(cell, linear)
-    return [known.gates.update(shape=(b, t, known.w_hh.shape[0])), *carry]
+    return [known.saved.update(shape=(b, t, known.w_hh.shape[0])), *carry]
 
 
 def _cotangent_shapes(*operands: Any, cell: Equations) -> list[Any]:
     known, (_, *carry) = split_residuals(cell, operands)
-    b, t, _ = known.gates.shape
-    part = known.gates.update(shape=(b, t, known.w_hh.shape[1]))
+    b, t, _ = known.saved.shape
+    part = known.saved.update(shape=(b, t, known.w_hh.shape[1]))
     none = known.reset.update(dtype=part.dtype)
     reset_carry = [none if none.ndim == 1 else c for c in carry]
     return [*[part] * (1 if cell.joined else 2), *carry, *reset_carry]
@@ -129,38 +120,62 @@ def _value_jvp(
         fun = functools.partial(reference.value, cell=cell, residuals=True)
         return out, tangents_of_moving(fun, primals, tangents)
     n = 1 + cell.carries
-    out, gates, previous = out[:n], out[n], out[n + 1 :]
+    out, saved, previous = out[:n], out[n], out[n + 1 :]
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
     by_input = [(d.xs, at.w_ih, jnp.matmul), (at.xs, d.w_ih, product_p.bind)]
-    by_hidden = [(previous[-1], d.w_hh, product_p.bind)]
-    shape = (*gates.shape[:2], at.w_hh.shape[1])
+    by_hidden = [(previous[-1], d.w_hh, _hidden_product(cell, saved))]
+    shape = (*saved.shape[:2], at.w_hh.shape[1])
     if cell.joined:
-        parts = [_affine(shape, gates.dtype, by_input + by_hidden, d.b_ih)]
+        parts = [_affine(shape, saved.dtype, by_input + by_hidden, d.b)]
     else:
         parts = [
-            _affine(shape, gates.dtype, by_input, d.b_ih),
-            _affine(shape, gates.dtype, by_hidden, d.b_hh),
+            _affine(shape, saved.dtype, by_input, d.b),
+            _affine(shape, saved.dtype, by_hidden, d.b_hn),
         ]
-    known = (gates, *previous[: cell.reads], at.w_hh, at.mask, at.reset)
+    known = (saved, *previous[: cell.reads], at.w_hh, at.mask, at.reset)
     carries = map(ad.instantiate_zeros, (*d.carry, *d.reset_carry))
     return out, tangent_p.bind(*known, *parts, *carries, cell=cell)
+
+
+def _hidden_product(cell: Equations, saved: Array) -> Callable[[Array, Array], Array]:
+    """``(h, w_hh) -> u`` for the rows of all steps, as they were."""
+
+    def multiply(h, w_hh):
+        plain, gated = reference.cut(cell, w_hh)
+        r = saved.reshape(len(h), saved.shape[-1])[:, : h.shape[1]]
+        u = product_p.bind(h, plain), product_p.bind(r * h, gated)
+        return jnp.concatenate(u, axis=1)
+
+    return multiply if cell.gated else product_p.bind
 
 
 def _affine(shape: tuple[int, int, int], dtype: Any, products: Sequence, b: Any) -> Any:
     """The sum of the products and the bias that are no symbolic zeros.
 
     Batch and time are one axis of the products. With two, XLA transposes what the
-    weights' gradient is made of, arrays with all steps, before it multiplies them.
+    weights' gradient is made of, arrays with all steps, before it multiplies them. A
+    bias of fewer columns is that of the last ones.
     """
-    rows = shape[0] * shape[1]
+    rows, columns = shape[0] * shape[1], shape[2]
     terms = [
         multiply(x.reshape(rows, x.shape[-1]), w)
         for x, w, multiply in products
         if not (_is_zero(x) or _is_zero(w))
     ]
     if not _is_zero(b):
-        terms.append(jnp.broadcast_to(b, (rows, shape[2])))
-    return sum(terms, start=jnp.zeros((rows, shape[2]), dtype)).reshape(shape)
+        b = jnp.pad(b, (columns - b.shape[0], 0))
+        terms.append(_spread(b, (rows, columns)))
+    return sum(terms, start=jnp.zeros((rows, columns), dtype)).reshape(shape)
+
+
+def _spread(a: Array, shape: tuple[int, ...]) -> Array:
+    """A broadcast whose transpose, a sum over all it was spread to, is in float32.
+
+    In bfloat16 a long sum stops to grow: what is added is less than its last bit.
+    """
+    if a.dtype != jnp.bfloat16:
+        return jnp.broadcast_to(a, shape)
+    return jnp.broadcast_to(a.astype(jnp.float32), shape).astype(a.dtype)
 
 
 def _linear_jvp(
@@ -221,6 +236,7 @@ def fold(
         for operand, dim in zip(operands, dims, strict=True)
         if dim is not None
     )
+    batch = operands[0].shape[int(dims[0] == 0)]
     shared = weights(params["cell"])
     if any(dims[i] is not None for i in shared):
         own = params["cell"].program is not None or primitive not in _REFERENCES
@@ -233,18 +249,18 @@ def fold(
         if dim is None:
             if operand.ndim == 1:
                 return operand  # an absent mask or reset
-            operand = jnp.broadcast_to(operand, (size, *operand.shape))
-        elif operand.ndim == 2 and 0 in operand.shape:
+            operand = _spread(operand, (size, *operand.shape))
+        elif operand.ndim == 2:
             return jnp.zeros((0,), operand.dtype)
         else:
             operand = jnp.moveaxis(operand, dim, 0)
-        return operand.reshape(-1, *operand.shape[2:])
+        return operand.reshape(size * batch, *operand.shape[2:])
 
     every = enumerate(zip(operands, dims, strict=True))
     out = primitive.bind(*(folded(i, *pair) for i, pair in every), **params)
     present = [o.ndim > 1 for o in out]
     return [
-        o.reshape(size, -1, *o.shape[1:]) if here else o
+        o.reshape(size, batch, *o.shape[1:]) if here else o
         for o, here in zip(out, present, strict=True)
     ], [0 if here else None for here in present]
 

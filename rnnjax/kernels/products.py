@@ -12,6 +12,7 @@ any order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or ov
 rows of a gradient, it is a batched product of JAX's own.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -26,6 +27,21 @@ product_p = Primitive("weight_product")
 gradient_p = Primitive("weight_gradient")
 
 
+def compiled(primitive: Primitive) -> Callable:
+    """What runs a primitive that is bound outside `jax.jit`."""
+
+    @functools.cache
+    def jitted(params):
+        return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+    def run(*operands, **params):
+        # Where jit is disabled, the primitive would be bound by itself, for ever.
+        with jax.disable_jit(False):
+            return jitted(tuple(params.items()))(*operands)
+
+    return run
+
+
 def _product(x: Array, w: Array) -> Array:
     return x @ w
 
@@ -34,8 +50,8 @@ def _gradient(x: Array, dz: Array) -> Array:
     return x.T @ dz
 
 
-product_p.def_impl(jax.jit(product_p.bind))
-gradient_p.def_impl(jax.jit(gradient_p.bind))
+product_p.def_impl(compiled(product_p))
+gradient_p.def_impl(compiled(gradient_p))
 product_p.def_abstract_eval(lambda x, w: x.update(shape=(x.shape[0], w.shape[1])))
 gradient_p.def_abstract_eval(lambda x, dz: x.update(shape=(x.shape[1], dz.shape[1])))
 
@@ -58,7 +74,7 @@ def _batch_product(
     if dim is None or dim_of_w is not None:
         return _batch_apart(_product, operands, dims)
     x = jnp.moveaxis(x, dim, 0)
-    rows = product_p.bind(x.reshape(-1, x.shape[-1]), w)
+    rows = product_p.bind(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), w)
     return rows.reshape(*x.shape[:-1], w.shape[1]), 0
 
 
@@ -76,7 +92,7 @@ batching.primitive_batchers[gradient_p] = lambda operands, dims: _batch_apart(
 
 def _native_gradient(x: Array, dz: Array) -> Array:
     shape = jax.ShapeDtypeStruct((x.shape[1], dz.shape[1]), x.dtype)
-    return jax.ffi.ffi_call("rnnjax_weight_gradient", shape)(x, dz)
+    return jax.ffi.ffi_call(native.WEIGHT_GRADIENT, shape)(x, dz)
 
 
 for _primitive, _fun in ((product_p, _product), (gradient_p, _gradient)):

@@ -24,8 +24,8 @@ class ValueOperands(NamedTuple):
     xs: Any
     w_ih: Any
     w_hh: Any
-    b_ih: Any
-    b_hh: Any
+    b: Any
+    b_hn: Any
     carry: tuple[Any, ...]
     mask: Any
     reset: Any
@@ -35,7 +35,7 @@ class ValueOperands(NamedTuple):
 class Residuals(NamedTuple):
     """What the tangent and cotangent primitives know of the forward pass."""
 
-    gates: Any
+    saved: Any
     previous: tuple[Any, ...]
     w_hh: Any
     mask: Any
@@ -52,12 +52,12 @@ class Tangents(NamedTuple):
 
 def name_operands(cell: Equations, operands: Sequence[Any]) -> ValueOperands:
     """Name the flat operands of the value primitive."""
-    xs, w_ih, w_hh, b_ih, *rest = operands
-    b_hh = None if cell.joined else rest.pop(0)
+    xs, w_ih, w_hh, b, *rest = operands
+    b_hn = None if cell.joined else rest.pop(0)
     n = cell.carries
     carry, (mask, reset), reset_carry = rest[:n], rest[n : n + 2], rest[n + 2 :]
     return ValueOperands(
-        xs, w_ih, w_hh, b_ih, b_hh, tuple(carry), mask, reset, tuple(reset_carry)
+        xs, w_ih, w_hh, b, b_hn, tuple(carry), mask, reset, tuple(reset_carry)
     )
 
 
@@ -65,10 +65,10 @@ def split_residuals(
     cell: Equations, operands: Sequence[Any]
 ) -> tuple[Residuals, tuple]:
     """Name the residuals and leave the linear operands, the flat rest, as they are."""
-    gates, *rest = operands
+    saved, *rest = operands
     n = cell.reads
     previous, (w_hh, mask, reset), linear = rest[:n], rest[n : n + 3], rest[n + 3 :]
-    return Residuals(gates, tuple(previous), w_hh, mask, reset), tuple(linear)
+    return Residuals(saved, tuple(previous), w_hh, mask, reset), tuple(linear)
 
 
 def name_tangents(cell: Equations, operands: Sequence[Any]) -> Tangents:
@@ -78,73 +78,108 @@ def name_tangents(cell: Equations, operands: Sequence[Any]) -> Tangents:
     return Tangents(*map(tuple, apart))
 
 
-def join(cell: Equations, a: Any, u: Any) -> Arrays:
-    """The pre-activations a cell reads: one sum, or the two parts apart."""
-    return (a + u,) if cell.joined else (a, u)
+def apart(a: Any, count: int) -> Arrays:
+    """Blocks of columns, or of saved values, as one array each."""
+    return tuple(jnp.split(a, count, axis=-1))
+
+
+def together(arrays: Arrays) -> Array:
+    """The opposite of `apart`."""
+    return jnp.concatenate(arrays, axis=-1)
 
 
 def value(
     *operands: Array, cell: Equations, residuals: bool, hoist: bool = False
 ) -> list[Array]:
-    """``(ys, *carry)``, then ``(gates, *carry before each step)`` if asked for.
+    """``(ys, *carry)``, then ``(saved, *carry before each step)`` if asked for.
 
     ``hoist`` takes the product with the inputs out of the loop.
     """
     at = name_operands(cell, operands)
 
     def project(x):
-        return x @ at.w_ih + at.b_ih
+        return x @ at.w_ih + at.b
 
     def step(before, z):
-        a, u = z if hoist else project(z), before[-1] @ at.w_hh
-        u = u if at.b_hh is None else u + at.b_hh
-        gates, after = cell.activate(join(cell, a, u), before)
-        return after, (gates, *before) if residuals else ()
+        a = apart(z if hoist else project(z), cell.columns)
+        u = _multiply(cell, a, before[-1], at.w_hh)
+        if at.b_hn is not None:
+            u = (*u[:-1], u[-1] + at.b_hn)
+        saved, after = cell.activate(a, u, before)
+        return after, (together(saved), *before) if residuals else ()
 
     zs = project(at.xs) if hoist else at.xs
     last, ys, kept = _walk(step, at.carry, zs, at.mask, at.reset, at.reset_carry)
     return [ys, *last, *kept]
 
 
+def _multiply(cell: Equations, a: Arrays, h: Array, w_hh: Array) -> Arrays:
+    """The recurrent product, or both of them."""
+    if not cell.gated:
+        return apart(h @ w_hh, cell.columns)
+    plain, gated = cut(cell, w_hh)
+    u = apart(h @ plain, cell.columns - cell.gated)
+    r = jax.nn.sigmoid(a[0] + u[0])
+    return (*u, *apart((r * h) @ gated, cell.gated))
+
+
+def cut(cell: Equations, columns: Array) -> tuple[Array, Array]:
+    """The columns that multiply ``h``, and the gated ones."""
+    first = columns.shape[-1] // cell.columns * (cell.columns - cell.gated)
+    return columns[..., :first], columns[..., first:]
+
+
+def _pull(
+    cell: Equations, saved: Array, previous: Arrays, w_hh: Array, d_carry: Arrays
+) -> tuple[Arrays, Arrays]:
+    """What reaches the pre-activations and the carry before a step, linearly."""
+    values = apart(saved, cell.saved)
+    d_a, d_u, d_before = cell.differentiate(values, previous, d_carry)
+    *d_others, d_h = d_before
+    if cell.gated:
+        plain, gated = cut(cell, w_hh)
+        r, h = values[0], previous[-1]
+        d_product = together(d_u[-cell.gated :]) @ gated.T
+        d_u = (d_u[0] + d_product * h * r * (1 - r), *d_u[1:])
+        d_h = d_h + d_product * r + together(d_u[: -cell.gated]) @ plain.T
+    else:
+        d_h = d_h + together(d_u) @ w_hh.T
+    parts = (d_u,) if cell.joined else (d_a, d_u)
+    return tuple(map(together, parts)), (*d_others, d_h)
+
+
 def tangent(*operands: Array, cell: Equations) -> list[Array]:
-    """``(d_ys, *d_carry)``, linear in the operands after the residuals."""
+    """``(d_ys, *d_carry)``, linear in the operands after the residuals.
+
+    A cell states the transpose of its derivative; here each step is turned back.
+    """
     known, linear = split_residuals(cell, operands)
     d_preactivations, d_carry, d_reset_carry = name_tangents(cell, linear)
 
     def step(d_before, at):
-        gates, previous, (*apart, dz) = at
-        dz = dz + d_before[-1] @ known.w_hh
-        return cell.linearize(gates, previous, (*apart, dz), d_before), ()
+        saved, previous, d_parts = at
 
-    inputs = (known.gates, known.previous, d_preactivations)
+        def pull(d_carry):
+            return _pull(cell, saved, previous, known.w_hh, d_carry)
+
+        (d_after,) = jax.linear_transpose(pull, d_before)((d_parts, d_before))
+        return d_after, ()
+
+    inputs = (known.saved, known.previous, d_preactivations)
     last, ys, _ = _walk(step, d_carry, inputs, known.mask, known.reset, d_reset_carry)
     return [ys, *last]
 
 
 def cotangent(*operands: Array, cell: Equations) -> list[Array]:
-    """The transpose of `tangent`: what reaches each of its linear operands.
-
-    Transposed as a whole, the scan of `tangent` would become two: one loop over all
-    steps for its coefficients, and the one backwards. Here each step is transposed.
-    """
+    """The transpose of `tangent`: what reaches each of its linear operands."""
     known, (d_ys, *d_last) = split_residuals(cell, operands)
-    parts = 2 - cell.joined
     absent = known.reset.ndim == 1
     nothing = tuple(map(jnp.zeros_like, d_last))
 
     def body(d, at):
-        (d_after, d_restart), (valid, restart, gates, previous, d_y) = d, at
-
-        def push(*linear):
-            (*apart, dz), d_before = linear[:parts], linear[parts:]
-            dz = dz + d_before[-1] @ known.w_hh
-            return cell.linearize(gates, previous, (*apart, dz), d_before)
-
+        (d_after, d_restart), (valid, restart, saved, previous, d_y) = d, at
         d_carry = (*d_after[:-1], d_after[-1] + d_y)
-        part = jax.ShapeDtypeStruct((d_y.shape[0], known.w_hh.shape[1]), d_y.dtype)
-        pull = jax.linear_transpose(push, *[part] * parts, *nothing)
-        d_linear = pull(d_carry)
-        d_parts, d_before = tuple(d_linear[:parts]), tuple(d_linear[parts:])
+        d_parts, d_before = _pull(cell, saved, previous, known.w_hh, d_carry)
         if valid is not None:
             d_parts = _select(valid, d_parts, tuple(map(jnp.zeros_like, d_parts)))
             d_before = _select(valid, d_before, d_after)
@@ -155,8 +190,8 @@ def cotangent(*operands: Array, cell: Equations) -> list[Array]:
             d_before = _select(restart, nothing, d_before)
         return (d_before, d_restart), d_parts
 
-    flags = _columns(known.mask, known.reset)
-    inputs = _swap((*flags, known.gates, known.previous, d_ys))
+    flags = _beside_units(known.mask, known.reset)
+    inputs = _swap((*flags, known.saved, known.previous, d_ys))
     start = (tuple(d_last), () if absent else nothing)
     (d_carry, d_restart), d_parts = lax.scan(body, start, inputs, reverse=True)
     if absent:
@@ -185,12 +220,12 @@ def _walk(
             y = jnp.where(valid, y, jnp.zeros_like(y))
         return after, (y, kept)
 
-    last, out = lax.scan(body, carry, _swap((*_columns(mask, reset), inputs)))
+    last, out = lax.scan(body, carry, _swap((*_beside_units(mask, reset), inputs)))
     ys, kept = _swap(out)
     return last, ys, kept
 
 
-def _columns(*flags: Array) -> list[Array | None]:
+def _beside_units(*flags: Array) -> list[Array | None]:
     return [None if flag.ndim == 1 else flag[..., None] for flag in flags]
 
 

@@ -16,6 +16,7 @@
 namespace {
 
 using rnnjax::Backward;
+using rnnjax::CellKernels;
 using rnnjax::Forward;
 using rnnjax::Kernels;
 
@@ -78,7 +79,8 @@ class Buffers {
     uint64_t hash = 1469598103934665603u;
     for (const size_t index : outputs_) {
       for (size_t i = 0; i < sizes_[index]; ++i) {
-        hash = (hash ^ static_cast<uint8_t>(blocks_[index][i])) * 1099511628211u;
+        hash =
+            (hash ^ static_cast<uint8_t>(blocks_[index][i])) * 1099511628211u;
       }
     }
     return hash;
@@ -97,35 +99,21 @@ class Buffers {
   std::vector<size_t> sizes_, outputs_;
 };
 
-struct Cell {
-  const char* name;
-  int gates, saved;
-  void (*Kernels::*forward)(const Forward&, rnnjax::Host&);
-  void (*Kernels::*backward)(const Backward&, rnnjax::Host&);
-};
-
-constexpr Cell kCells[] = {
-    {"lstm", 4, 4, &Kernels::lstm_forward, &Kernels::lstm_backward},
-    {"gru", 3, 4, &Kernels::gru_forward, &Kernels::gru_backward},
-    {"elman", 1, 1, &Kernels::elman_forward, &Kernels::elman_backward},
-};
-
-uint64_t run(const Kernels& kernels, const Cell& cell, rnnjax::Sizes size,
-             bool bfloat16, bool masked, bool resets, int threads,
-             Start start) {
+uint64_t run(const CellKernels& cell, rnnjax::Sizes size, bool bfloat16,
+             bool masked, bool resets, int threads, Start start) {
   Buffers make(bfloat16);
   const int64_t state = size.batch * size.hidden;
   const int64_t steps = size.batch * size.time;
-  const int64_t width = cell.gates * size.hidden;
-  const bool lstm = cell.gates == 4, gru = cell.gates == 3;
+  const int64_t width = cell.facts.columns * size.hidden;
+  const bool has_c = cell.facts.carries == 2;
   Forward f{};
   f.size = size;
   f.bfloat16 = bfloat16;
   f.xs = make.floats(steps * size.input);
   f.w_ih = make.floats(size.input * width, 0.3f);
   f.w_hh = make.floats(size.hidden * width, 0.1f);
-  f.bias = make.floats(width);
-  if (gru) f.bias_hn = make.floats(size.hidden);
+  f.b = make.floats(width);
+  if (!cell.facts.joined) f.b_hn = make.floats(size.hidden);
   f.h0 = make.floats(state);
   if (masked) f.mask = make.flags(steps, 0.7);
   if (resets) {
@@ -134,10 +122,10 @@ uint64_t run(const Kernels& kernels, const Cell& cell, rnnjax::Sizes size,
   }
   f.ys = make.output(steps * size.hidden);
   f.h_last = make.output(state);
-  f.saved = make.output(steps * cell.saved * size.hidden);
+  f.saved = make.output(steps * cell.facts.saved * size.hidden);
   f.h_prev = make.output(steps * size.hidden);
   Backward b{};
-  if (lstm) {
+  if (has_c) {
     f.c0 = make.floats(state);
     if (resets) f.c_reset = make.floats(state);
     f.c_last = make.output(state);
@@ -149,25 +137,25 @@ uint64_t run(const Kernels& kernels, const Cell& cell, rnnjax::Sizes size,
   b.size = size;
   b.bfloat16 = bfloat16;
   b.saved = f.saved;
-  b.prev = lstm ? f.c_prev : gru ? f.h_prev : nullptr;
+  if (cell.facts.reads) b.prev = has_c ? f.c_prev : f.h_prev;
   b.w_hh = f.w_hh;
   b.mask = f.mask;
   b.reset = f.reset;
   b.dys = make.floats(steps * size.hidden);
   b.dh_last = make.floats(state);
   b.dz = make.output(steps * width);
-  if (gru) b.dz_input = make.output(steps * width);
+  if (!cell.facts.joined) b.dz_input = make.output(steps * width);
   b.dh0 = make.output(state);
   if (resets) b.dh_reset = make.output(state);
 
   Pool pool(threads, start);
   {
     rnnjax::PoolHost<Pool> host(pool);
-    (kernels.*cell.forward)(f, host);
+    cell.forward(f, host);
   }
   {
     rnnjax::PoolHost<Pool> host(pool);
-    (kernels.*cell.backward)(b, host);
+    cell.backward(b, host);
   }
   return make.digest();
 }
@@ -176,14 +164,13 @@ uint64_t multiply(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
                   int threads, Start start) {
   Buffers make(bfloat16);
   const int64_t rows = size.batch * size.time;
-  const rnnjax::WeightGradient problem{
-      rows,
-      size.input,
-      size.hidden,
-      bfloat16,
-      make.floats(rows * size.input),
-      make.floats(rows * size.hidden),
-      make.output(size.input * size.hidden)};
+  const rnnjax::WeightGradient problem{rows,
+                                       size.input,
+                                       size.hidden,
+                                       bfloat16,
+                                       make.floats(rows * size.input),
+                                       make.floats(rows * size.hidden),
+                                       make.output(size.input * size.hidden)};
   Pool pool(threads, start);
   rnnjax::PoolHost<Pool> host(pool);
   kernels.weight_gradient(problem, host);
@@ -228,14 +215,14 @@ int main() {
         });
       }
     }
-    for (const Cell& cell : kCells) {
+    for (int i = 0; i < kernels->count; ++i) {
+      const CellKernels& cell = kernels->cells[i];
       for (const auto& size : sizes) {
         for (int variant = 0; variant < 8; ++variant) {
           const bool bfloat16 = variant & 1, mask = variant & 2,
                      reset = variant & 4;
-          check(cell.name, size, [&](int threads, Start start) {
-            return run(*kernels, cell, size, bfloat16, mask, reset, threads,
-                       start);
+          check(cell.facts.name, size, [&](int threads, Start start) {
+            return run(cell, size, bfloat16, mask, reset, threads, start);
           });
         }
       }

@@ -48,7 +48,7 @@ PALLAS = {"lstm": kernels.lstm_pallas, "gru": kernels.gru_pallas}
 
 def interpreted(name):
     """The traversal whose kernels are interpreted on a CPU."""
-    cell = EQUATIONS[name]._replace(name=f"{name}_test", program=pallas.INTERPRETED)
+    cell = EQUATIONS[name]._replace(program=pallas.INTERPRETED)
 
     def traversal(project, step, params, carry, xs, *, mask=None, reset=None):
         return kernels._traverse(cell, project, step, params, carry, xs, mask, reset)
@@ -150,6 +150,14 @@ def test_pallas_at_sizes_that_fill_no_block(name, batch, time, input_size, hidde
         return jax.jit(fun)(params, draw(1, (batch, time, input_size)))
 
     assert_close(run(INTERPRETED[name]), run(scan.fused))
+
+
+@pytest.mark.parametrize("name", BUILD)
+def test_pallas_without_examples(name):
+    fun, args = gradient(make(name, INTERPRETED[name]), batch=0)
+    d_params, d_xs = jax.jit(fun)(*args)
+    assert d_xs.shape == args[1].shape
+    assert all((d == 0).all() for d in jax.tree.leaves(d_params))
 
 
 @pytest.mark.parametrize("transformation", [value, grad_of_vmap])

@@ -13,17 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rnnjax.kernels import native, products
+from rnnjax.kernels import compile as build
+from rnnjax.kernels import equations, native, products
 
-from . import reference
-from .reference import GATES
+from . import numpy_cells
+from .numpy_cells import COLUMNS
 
 pytestmark = pytest.mark.skipif(
     not native.available(), reason=f"no native kernels: {native.reason()}"
 )
 
-CELLS = ("lstm", "gru", "elman", "elman_relu")
-SAVED = {"lstm": 4, "gru": 4, "elman": 1, "elman_relu": 1}
+CELLS = tuple(cell.name for cell in equations.CELLS)
+EQUATIONS = dict(zip(CELLS, equations.CELLS, strict=True))
 
 # (batch, time, input, hidden): one of everything, sizes around the widths of
 # vectors (4, 8, 16) and register blocks (3, 6 rows; 4 vectors), both traversals
@@ -63,7 +64,7 @@ class Problem:
             values = random.normal(size=dims) * scale
             return np.asarray(jnp.asarray(values, dtype))
 
-        width = GATES[cell] * hidden
+        width = COLUMNS[cell] * hidden
         self.cell, self.shape, self.dtype = cell, shape, dtype
         self.weights = {
             "w_ih": normal(inputs, width, scale=inputs**-0.5),
@@ -72,7 +73,7 @@ class Problem:
         }
         if cell == "gru":
             self.weights["b_hn"] = normal(hidden, scale=0.3)
-        carries = 2 if cell == "lstm" else 1
+        carries = EQUATIONS[cell].carries
         self.carry = tuple(normal(batch, hidden) for _ in range(carries))
         self.reset_carry = tuple(normal(batch, hidden) for _ in range(carries))
         self.xs = normal(batch, time, inputs)
@@ -80,16 +81,6 @@ class Problem:
         self.d_last = tuple(normal(batch, hidden) for _ in range(carries))
         self.mask = random.random((batch, time)) < 0.7 if "mask" in signals else None
         self.reset = random.random((batch, time)) < 0.3 if "reset" in signals else None
-
-    @property
-    def attributes(self):
-        return (
-            {} if self.cell in ("lstm", "gru") else {"relu": self.cell == "elman_relu"}
-        )
-
-    @property
-    def target(self):
-        return f"rnnjax_{self.cell.removesuffix('_relu')}"
 
     def signals(self):
         nothing = np.zeros((0,), bool)
@@ -107,46 +98,42 @@ class Problem:
         batch, time, _, hidden = self.shape
         shapes = [(batch, time, hidden)] + [(batch, hidden)] * len(self.carry)
         if residuals:
-            shapes.append((batch, time, SAVED[self.cell] * hidden))
+            shapes.append((batch, time, EQUATIONS[self.cell].saved * hidden))
             shapes += [(batch, time, hidden)] * len(self.carry)
         return [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes]
 
     def forward(self, residuals=False):
         native.register()
-        name = f"{self.target}_forward" + ("_residuals" if residuals else "")
-        call = jax.ffi.ffi_call(name, self.forward_results(residuals))
-        return jax.jit(lambda *a: call(*a, **self.attributes))(
-            *self.forward_arguments()
-        )
+        call = jax.ffi.ffi_call(native.FORWARD, self.forward_results(residuals))
+        run = jax.jit(lambda *a: call(*a, cell=self.cell, residuals=residuals))
+        return run(*self.forward_arguments())
 
     def backward_arguments(self, residuals):
         saved, *previous = residuals
-        kept = {"lstm": previous[:1], "gru": previous}.get(self.cell, [])
         return (
             saved,
-            *kept,
+            *previous[: EQUATIONS[self.cell].reads],
             self.weights["w_hh"],
             *self.signals(),
             self.dys,
             *self.d_last,
         )
 
-    def backward(self, residuals):
-        native.register()
+    def backward_results(self):
         batch, time, _, hidden = self.shape
         reset = [(batch, hidden) if self.reset is not None else (0,)]
         # Where the two products enter apart, both receive a gradient.
-        parts = 2 if self.cell == "gru" else 1
-        shapes = [(batch, time, GATES[self.cell] * hidden)] * parts
+        parts = 1 if EQUATIONS[self.cell].joined else 2
+        shapes = [(batch, time, COLUMNS[self.cell] * hidden)] * parts
         shapes += [(batch, hidden)] * len(self.carry) + reset * len(self.carry)
-        call = jax.ffi.ffi_call(
-            f"{self.target}_backward",
-            [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes],
-        )
-        out = jax.jit(lambda *a: call(*a, **self.attributes))(
-            *self.backward_arguments(residuals)
-        )
-        return (out[0], *out) if parts == 1 else tuple(out)
+        return [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes]
+
+    def backward(self, residuals):
+        native.register()
+        call = jax.ffi.ffi_call(native.BACKWARD, self.backward_results())
+        run = jax.jit(lambda *a: call(*a, cell=self.cell))
+        out = run(*self.backward_arguments(residuals))
+        return (out[0], *out) if EQUATIONS[self.cell].joined else tuple(out)
 
     def in_float64(self):
         """Weights, carries, inputs and signals, as the reference takes them."""
@@ -159,28 +146,32 @@ class Problem:
     def expected(self):
         """Outputs, last carry and gradients of the reference."""
         weights, carry, reset_carry, xs, mask, reset = self.in_float64()
-        ys, last, tape = reference.unroll(
+        ys, last, tape = numpy_cells.unroll(
             self.cell, weights, carry, reset_carry, xs, mask, reset
         )
         dys, d_last = jax.tree.map(np.float64, (self.dys, self.d_last))
-        return (ys, last), reference.gradients(
+        return (ys, last), numpy_cells.gradients(
             self.cell, weights, tape, mask, reset, dys, d_last
         )
 
-    def weight_gradients(self, dz_input, dz_hidden, h_prev):
+    def weight_gradients(self, dz_input, dz_hidden, residuals):
         """The products over time and batch that follow the backward kernel."""
-        dz_input, dz_hidden, h_prev, xs = (
-            np.asarray(a, np.float64) for a in (dz_input, dz_hidden, h_prev, self.xs)
+        dz_input, dz_hidden, saved, h_prev, xs = (
+            np.asarray(a, np.float64)
+            for a in (dz_input, dz_hidden, residuals[0], residuals[-1], self.xs)
         )
+        hidden = self.shape[-1]
+        rows = h_prev.reshape(-1, hidden), dz_hidden.reshape(-1, dz_hidden.shape[-1])
+        values = np.split(saved.reshape(len(rows[0]), -1), saved.shape[-1] // hidden, 1)
         if self.mask is not None:
             xs = np.where(self.mask[..., None], xs, 0)
         gradients = {
             "w_ih": np.einsum("bti,btg->ig", xs, dz_input),
-            "w_hh": np.einsum("bth,btg->hg", h_prev, dz_hidden),
+            "w_hh": numpy_cells.weight_gradient(self.cell, rows[0], values, rows[1]),
             "b": dz_input.sum((0, 1)),
         }
         if self.cell == "gru":
-            gradients["b_hn"] = dz_hidden[..., -self.shape[-1] :].sum((0, 1))
+            gradients["b_hn"] = dz_hidden[..., -hidden:].sum((0, 1))
         return gradients
 
 
@@ -226,7 +217,7 @@ def check_values_and_gradients(problem, tolerance):
     if problem.mask is not None:
         for dz in (dz_input, dz_hidden):
             assert not np.asarray(dz, np.float32)[~problem.mask].any()
-    actual = problem.weight_gradients(dz_input, dz_hidden, residuals[-1])
+    actual = problem.weight_gradients(dz_input, dz_hidden, residuals)
     for name, expected in d_weights.items():
         assert_close(actual[name], expected, tolerance)
 
@@ -238,7 +229,7 @@ def test_the_gradient_of_the_reference_is_its_slope(cell):
     dys, d_last = jax.tree.map(np.float64, (problem.dys, problem.d_last))
 
     def loss(parameters):
-        ys, last, _ = reference.unroll(cell, *parameters, xs, mask, reset)
+        ys, last, _ = numpy_cells.unroll(cell, *parameters, xs, mask, reset)
         return np.sum(ys * dys) + sum(map(np.sum, map(np.multiply, last, d_last)))
 
     parameters = (weights, carry, reset_carry)
@@ -399,18 +390,18 @@ def test_a_weight_gradient_equals_the_product_in_float64(instruction_set, shape,
     )
 
 
-@pytest.mark.parametrize(
-    ("x", "dz", "result", "message"),
-    [
-        ((4,), (4, 2), (4, 2), r"x is float32 of shape \(4,\), expected"),
-        ((4, 3), (5, 2), (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
-        ((4, 3), (4, 2), (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
-    ],
-)
+WRONG_PRODUCTS = [
+    ((4,), (4, 2), (4, 2), r"x is float32 of shape \(4,\), expected"),
+    ((4, 3), (5, 2), (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
+    ((4, 3), (4, 2), (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
+]
+
+
+@pytest.mark.parametrize(("x", "dz", "result", "message"), WRONG_PRODUCTS)
 def test_a_weight_gradient_of_wrong_shapes_is_an_error(x, dz, result, message):
     native.register()
     call = jax.ffi.ffi_call(
-        "rnnjax_weight_gradient", jax.ShapeDtypeStruct(result, np.float32)
+        native.WEIGHT_GRADIENT, jax.ShapeDtypeStruct(result, np.float32)
     )
     with pytest.raises(Exception, match=f"rnnjax_weight_gradient: {message}"):
         jax.block_until_ready(call(np.ones(x, np.float32), np.ones(dz, np.float32)))
@@ -419,11 +410,12 @@ def test_a_weight_gradient_of_wrong_shapes_is_an_error(x, dz, result, message):
 WRONG = [
     ("xs", 0, (2, 3), "three dimensions"),
     ("w_ih", 1, (4, 28), r"w_ih has shape \(4, 28\), expected \(4, 32\)"),
-    ("w_hh", 2, (7, 32), r"expected \(8, 32\)"),
+    ("w_hh", 2, (8, 31), r"w_hh has shape \(8, 31\), expected \(8, 32\)"),
+    ("w_hh", 2, (8,), r"w_hh has shape \(8,\), expected two dimensions"),
     ("b", 3, (31,), r"b has shape \(31,\), expected \(32,\)"),
     ("c0", 4, (3, 8), r"c0 has shape \(3, 8\), expected \(2, 8\)"),
     ("h0", 5, (1, 8), r"h0 has shape \(1, 8\), expected \(2, 8\)"),
-    ("h0", 5, (), "h0 is a scalar"),
+    ("h0", 5, (), r"h0 has shape \(\), expected \(2, 8\)"),
     ("mask", 6, (2, 4), r"mask has shape \(2, 4\), expected \(2, 3\)"),
     ("reset", 7, (3, 2), r"reset has shape \(3, 2\), expected \(2, 3\)"),
     ("c_reset", 8, (2, 8), r"expected \(0,\) because reset is absent"),
@@ -437,9 +429,9 @@ def test_a_wrong_shape_is_an_error(name, position, shape, message):
     arguments = list(problem.forward_arguments())
     arguments[position] = np.zeros(shape, arguments[position].dtype)
     native.register()
-    call = jax.ffi.ffi_call("rnnjax_lstm_forward", problem.forward_results(False))
-    with pytest.raises(Exception, match=f"rnnjax_lstm_forward: .*{message}"):
-        jax.block_until_ready(call(*arguments))
+    call = jax.ffi.ffi_call(native.FORWARD, problem.forward_results(False))
+    with pytest.raises(Exception, match=f"rnnjax_forward of lstm: .*{message}"):
+        jax.block_until_ready(call(*arguments, cell="lstm", residuals=False))
 
 
 def test_a_wrong_dtype_count_or_result_is_an_error():
@@ -448,8 +440,8 @@ def test_a_wrong_dtype_count_or_result_is_an_error():
     native.register()
 
     def call(arguments, results):
-        target = "rnnjax_lstm_forward"
-        jax.block_until_ready(jax.ffi.ffi_call(target, results)(*arguments))
+        call = jax.ffi.ffi_call(native.FORWARD, results)
+        jax.block_until_ready(call(*arguments, cell="lstm", residuals=False))
 
     halves = [jnp.asarray(arguments[0], jnp.float16), *arguments[1:]]
     with pytest.raises(Exception, match=r"xs is float16, expected float32 or bfloat16"):
@@ -469,11 +461,18 @@ def test_a_wrong_dtype_count_or_result_is_an_error():
         call(arguments, small)
 
 
+def test_a_cell_without_a_kernel_is_an_error():
+    native.register()
+    call = jax.ffi.ffi_call(native.BACKWARD, jax.ShapeDtypeStruct((1,), np.float32))
+    with pytest.raises(Exception, match=r"rnnjax: there is no kernel of lstn\."):
+        jax.block_until_ready(call(np.ones(1, np.float32), cell="lstn"))
+
+
 def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
     problem = Problem("lstm", (16, 40, 32, 64))
-    call = jax.ffi.ffi_call("rnnjax_lstm_forward", problem.forward_results(False))
+    call = jax.ffi.ffi_call(native.FORWARD, problem.forward_results(False))
     native.register()
-    run = jax.jit(call)
+    run = jax.jit(lambda *a: call(*a, cell="lstm", residuals=False))
     arguments = [jnp.asarray(a) for a in problem.forward_arguments()]
     expected = np.asarray(run(*arguments)[0])
     with ThreadPoolExecutor(8) as pool:
@@ -485,9 +484,55 @@ def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
 
 def test_kernels_compiled_for_a_newer_interface_are_left_out(monkeypatch):
     monkeypatch.setattr(native, "_installed_interface", lambda: (0, 0))
-    library, why = native._load.__wrapped__()
+    with pytest.warns(RuntimeWarning, match="runs without its CPU kernels"):
+        library, why = native._load.__wrapped__()
     assert library is None
     assert "the installed jaxlib has 0.0; run `python -m" in why
+
+
+def damaged(content):
+    """Ways in which a copy or an installation goes wrong."""
+    middle = len(content) // 2
+    return {
+        "empty": b"",
+        "short": content[:middle],
+        "without its end": content[:-1],
+        "one bit": content[:middle]
+        + bytes([content[middle] ^ 1])
+        + content[middle + 1 :],
+        "another file": b"not a library at all",
+    }
+
+
+@pytest.mark.parametrize(
+    "how", ["empty", "short", "without its end", "one bit", "another file"]
+)
+def test_a_damaged_library_is_left_out_with_one_warning(tmp_path, how):
+    """In a process of its own: loaded, it would kill the process that tests."""
+    library = tmp_path / "_native.so"
+    library.write_bytes(damaged(build.LIBRARY.read_bytes())[how])
+    program = f"""
+from pathlib import Path
+import jax.numpy as jnp, jax
+from rnnjax.kernels import compile as build, status
+build.LIBRARY = Path({str(library)!r})
+import rnnjax
+cell = rnnjax.lstm(3, 5)
+params = cell.init(jax.random.key(0))
+for time in (4, 5):
+    assert jnp.isfinite(rnnjax.unroll(cell, params, jnp.ones((2, time, 3)))[1]).all()
+print(status().lstm)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "name='reference'" in done.stdout
+    assert "damaged or from an older build; run `python -m" in done.stdout
+    assert done.stderr.count("runs without its CPU kernels") == 1
 
 
 @pytest.mark.parametrize(

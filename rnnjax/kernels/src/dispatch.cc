@@ -4,7 +4,12 @@
 
 namespace rnnjax {
 
-#if defined(__x86_64__)
+// A library for one test leaves out all but the portable set.
+#if defined(__x86_64__) && !defined(RNNJAX_PORTABLE_ALONE)
+#define RNNJAX_X86_SETS
+#endif
+
+#if defined(RNNJAX_X86_SETS)
 namespace avx512 {
 extern const Kernels kernels;
 }
@@ -20,10 +25,10 @@ const Kernels* find_kernels(const char* name) {
   const auto wanted = [name](const Kernels& kernels) {
     return name == nullptr || std::strcmp(name, kernels.name) == 0;
   };
-#if defined(__x86_64__)
+#if defined(RNNJAX_X86_SETS)
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      wanted(avx512::kernels)) {
+      __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && wanted(avx512::kernels)) {
     return &avx512::kernels;
   }
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&

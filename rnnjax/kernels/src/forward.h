@@ -24,15 +24,14 @@ class ForwardPass {
   ForwardPass(const Forward& problem, Host& host)
       : p_(problem),
         host_(host),
-        cut_(problem.size.hidden, Cell::kUnitBlocks),
-        padded_(cut_.blocks * kLanes) {}
+        padded_(blocks_of(problem.size.hidden) * kLanes) {}
 
   void run() {
     pack();
     const Sizes& size = p_.size;
     const int64_t cost =
-        Cell::kGates * size.hidden * (size.input + size.hidden) +
-        24 * Cell::kSums * padded_;  // the activations
+        Cell::kColumns * size.hidden * (size.input + size.hidden) +
+        24 * Layout::kSums * padded_;  // the activations
     schedule_ = make_schedule(size, p_.mask, cost, host_);
     host_.run(
         schedule_.tasks,
@@ -43,6 +42,8 @@ class ForwardPass {
   }
 
  private:
+  using Layout = rnnjax::RNNJAX_ISA::Layout<Cell>;
+  static constexpr int kPlain = Cell::kColumns - Cell::kGated;
   static constexpr bool kStaged = sizeof(D) != sizeof(float);
 
   static const D* as(const void* buffer) {
@@ -54,56 +55,77 @@ class ForwardPass {
 
   void pack() {
     const Sizes& size = p_.size;
-    const int64_t width = Cell::kGates * padded_;
+    const int64_t width = Cell::kColumns * padded_;
     w_ih_ = take<float>(host_, size.input * width);
     w_hh_ = take<float>(host_, size.hidden * width);
-    bias_ = take<float>(host_, Cell::kSums * padded_);
-    const auto body = [](void* self, int64_t panel) {
-      static_cast<ForwardPass*>(self)->pack_panel(panel);
-    };
-    if ((size.input + size.hidden) * width >= kWorthDividedPacking) {
-      host_.run(cut_.panels, body, this);
-    } else {
-      for (int64_t panel = 0; panel < cut_.panels; ++panel) body(this, panel);
-    }
+    bias_ = take<float>(host_, Layout::kSums * padded_);
+    const bool divided =
+        (size.input + size.hidden) * width >= kWorthDividedPacking;
+    for_products<Cell>([&](auto product) {
+      using P = decltype(product);
+      const auto body = [](void* self, int64_t panel) {
+        static_cast<ForwardPass*>(self)->template pack_panel<P>(panel);
+      };
+      const int64_t panels = cut<P>().panels;
+      if (divided) {
+        host_.run(panels, body, this);
+      } else {
+        for (int64_t panel = 0; panel < panels; ++panel) body(this, panel);
+      }
+    });
   }
 
+  template <class P>
+  Cut cut() const {
+    return Cut(p_.size.hidden, P::kBlocks);
+  }
+
+  // Where the columns of this product, and its sums, stand from block `first`.
+  template <class P>
+  int64_t column_offset(int64_t first) const {
+    return P::kFirst * padded_ + first * P::kColumns * kLanes;
+  }
+  template <class P>
+  int64_t sum_offset(int64_t first) const {
+    return P::kFirst * padded_ + first * P::kSums * kLanes;
+  }
+
+  template <class P>
   void pack_panel(int64_t panel) {
     const Sizes& size = p_.size;
-    const int64_t stride = Cell::kGates * size.hidden;
-    const int64_t first = cut_.first(panel);
+    const int64_t stride = Cell::kColumns * size.hidden;
+    const Cut cut = this->cut<P>();
+    const int64_t first = cut.first(panel);
     Columns input{}, hidden{};
-    input.vectors = hidden.vectors = cut_.width(panel) * Cell::kGates;
+    input.vectors = hidden.vectors = cut.width(panel) * P::kColumns;
     for (int v = 0; v < input.vectors; ++v) {
-      const int64_t block = first + (Cell::kGates == 1 ? v : 0);
-      const int gate = Cell::kGates == 1 ? 0 : v;
+      const int64_t block = first + v / P::kColumns;
+      const int column = v % P::kColumns;
       input.count[v] = hidden.count[v] = lanes_at(size.hidden, block);
-      input.column[v] =
-          Cell::kInputOrder[gate] * size.hidden + block * kLanes;
-      hidden.column[v] = gate * size.hidden + block * kLanes;
+      input.column[v] = P::input_column(column) * size.hidden + block * kLanes;
+      hidden.column[v] = (P::kFirst + column) * size.hidden + block * kLanes;
     }
-    const int64_t offset = first * Cell::kGates * kLanes;
+    const int64_t offset = column_offset<P>(first);
     pack_columns(as(p_.w_ih), size.input, stride, input,
                  w_ih_ + offset * size.input);
     pack_columns(as(p_.w_hh), size.hidden, stride, hidden,
                  w_hh_ + offset * size.hidden);
-    float* bias = bias_ + first * Cell::kSums * kLanes;
-    pack_columns(as(p_.bias), 1, stride, input, bias);
-    if (p_.bias_hn) {  // the GRU's fourth sum
+    float* bias = bias_ + sum_offset<P>(first);
+    pack_columns(as(p_.b), 1, stride, input, bias);
+    if constexpr (!Cell::kJoined) {
       hidden.vectors = 1;
-      pack_columns(as(p_.bias_hn), 1, size.hidden, hidden, bias + 3 * kLanes);
+      pack_columns(as(p_.b_hn), 1, size.hidden, hidden,
+                   bias + P::kColumns * kLanes);
     }
   }
 
   // ---- one register block -------------------------------------------------
 
-  // start = bias + x @ w_ih for R rows and one panel.
-  template <int R, int V>
-  __attribute__((noinline)) void project(int64_t panel, const float* const* x,
+  // start = bias + x @ w_ih for R rows and B blocks of units from `first` on.
+  template <class P, int R, int B>
+  __attribute__((noinline)) void project(int64_t first, const float* const* x,
                                          float* const* start) const {
-    constexpr int kSums = Cell::kSums == 1 ? V : Cell::kSums;
-    const int64_t first = cut_.first(panel);
-    const int64_t offset = first * Cell::kSums * kLanes;
+    const int64_t offset = sum_offset<P>(first);
     const float *inputs[R], *bias[R];
     float* outputs[R];
     for (int r = 0; r < R; ++r) {
@@ -111,45 +133,71 @@ class ForwardPass {
       bias[r] = bias_ + offset;
       outputs[r] = start[r] + offset;
     }
-    Vec sums[R][kSums];
+    Vec sums[R][B * P::kSums];
     load_sums(sums, bias);
-    accumulate<Cell::kInputFirst, V>(
-        sums, inputs, w_ih_ + first * Cell::kGates * kLanes * p_.size.input,
+    accumulate<0, B * P::kColumns>(
+        sums, inputs, w_ih_ + column_offset<P>(first) * p_.size.input,
         p_.size.input);
     store_sums(sums, outputs);
   }
 
-  // One step of R rows for one panel of hidden units.
-  template <int R, int V>
-  __attribute__((noinline)) void step(int64_t panel, int64_t input_size,
+  // One step, or its first half, of R rows for B blocks of units.
+  template <class P, int R, int B>
+  __attribute__((noinline)) void step(int64_t first, int64_t input_size,
                                       const ForwardRow<D>* rows) const {
-    constexpr int kSums = Cell::kSums == 1 ? V : Cell::kSums;
-    const int64_t first = cut_.first(panel);
+    constexpr int V = B * P::kColumns;
     const int64_t hidden = p_.size.hidden;
-    const int64_t offset = first * Cell::kGates * kLanes;
-    alignas(64) float results[R][kSums * kLanes];
+    const int64_t offset = column_offset<P>(first);
+    alignas(64) float results[R][B * P::kSums * kLanes];
     const float *x[R], *h[R], *start[R];
     float* outputs[R];
     for (int r = 0; r < R; ++r) {
       x[r] = rows[r].x;
-      h[r] = rows[r].h;
-      start[r] = rows[r].start + first * Cell::kSums * kLanes;
+      h[r] = P::kGated ? rows[r].gated : rows[r].h;
+      start[r] = rows[r].start + sum_offset<P>(first);
       outputs[r] = results[r];
     }
-    Vec sums[R][kSums];
+    Vec sums[R][B * P::kSums];
     load_sums(sums, start);
-    accumulate<Cell::kInputFirst, V>(sums, x, w_ih_ + offset * p_.size.input,
-                                     input_size);
-    accumulate<Cell::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden, hidden);
+    accumulate<0, V>(sums, x, w_ih_ + offset * p_.size.input, input_size);
+    accumulate<P::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden, hidden);
     store_sums(sums, outputs);
     for (int r = 0; r < R; ++r) {
-      for (int block = 0; block < kSums / Cell::kSums; ++block) {
+      for (int block = 0; block < B; ++block) {
         const Units units{(first + block) * kLanes,
                           lanes_at(hidden, first + block), hidden};
-        Cell::finish(results[r] + block * Cell::kSums * kLanes, units, p_.relu,
-                     rows[r]);
+        const float* found = results[r] + block * P::kSums * kLanes;
+        if constexpr (!P::kLast) {
+          gate<P>(found, units, rows[r]);
+        } else if constexpr (P::kGated) {
+          finish<P>(found, units, rows[r]);
+        } else {
+          Cell::activate(found, units, rows[r]);
+        }
       }
     }
+  }
+
+  // What the second product multiplies, and what waits for it.
+  template <class P>
+  static RNNJAX_INLINE void gate(const float* sums, Units units,
+                                 const ForwardRow<D>& row) {
+    float* kept = row.kept + units.first * P::kSums;
+    std::memcpy(kept, sums, sizeof(float) * P::kSums * kLanes);
+    const Vec r = sigmoid(sum_at(sums, 0));
+    store(kept, r);
+    store(row.gated + units.first, r * load(row.h + units.first, units.lanes));
+  }
+
+  template <class P>
+  static RNNJAX_INLINE void finish(const float* sums, Units units,
+                                   const ForwardRow<D>& row) {
+    alignas(64) float all[Cell::kColumns * kLanes];
+    std::memcpy(all, row.kept + units.first * P::kPlain,
+                sizeof(float) * P::kPlain * kLanes);
+    std::memcpy(all + P::kPlain * kLanes, sums,
+                sizeof(float) * P::kSums * kLanes);
+    Cell::activate(all, units, row);
   }
 
   // ---- one task -----------------------------------------------------------
@@ -158,12 +206,14 @@ class ForwardPass {
   struct Task {
     int64_t count;
     const int64_t* rows;
-    const float** h;    // the carry each row stands at
-    float* c;           // (count, padded)
-    float* h_buffers;   // (count, 2, padded): carries, where D is not float
-    float* x_buffers;   // (count, input): inputs, where D is not float
-    float* starts;      // (chunk, count, kSums, padded), with few rows
-    int64_t chunk;      // steps projected at once; 0 when not done
+    const float** h;   // the carry each row stands at
+    float* c;          // (count, padded)
+    float* kept;       // (count, plain columns, padded), of a gated cell
+    float* gated;      // (count, padded), of a gated cell
+    float* h_buffers;  // (count, 2, padded): carries, where D is not float
+    float* x_buffers;  // (count, input): inputs, where D is not float
+    float* starts;     // (chunk, count, kSums, padded), with few rows
+    int64_t chunk;     // steps projected at once; 0 when not done
     ForwardRow<D>* active;
     const float** project_x;
     float** project_start;
@@ -190,7 +240,7 @@ class ForwardPass {
 
   void set_carry(Task& task, int64_t r, const void* c, const void* h) const {
     task.h[r] = carry_at(task, r, h);
-    if constexpr (Cell::kHasMemory) {
+    if constexpr (Layout::kHasMemory) {
       convert(as(c) + task.rows[r] * p_.size.hidden, task.c + r * padded_,
               p_.size.hidden);
     }
@@ -203,9 +253,13 @@ class ForwardPass {
     task.count = schedule_.start[index + 1] - schedule_.start[index];
     task.h = take<const float*>(host_, task.count);
     task.active = take<ForwardRow<D>>(host_, task.count);
-    if (Cell::kHasMemory) {
+    if (Layout::kHasMemory) {
       task.c = take<float>(host_, task.count * padded_);
       std::memset(task.c, 0, sizeof(float) * task.count * padded_);
+    }
+    if constexpr (Cell::kGated > 0) {
+      task.kept = take<float>(host_, task.count * kPlain * padded_);
+      task.gated = take<float>(host_, task.count * padded_);
     }
     if (kStaged) {
       task.h_buffers = take<float>(host_, 2 * task.count * padded_);
@@ -219,29 +273,21 @@ class ForwardPass {
     for (int64_t t = 0; t < size.time; ++t) {
       if (task.chunk && t % task.chunk == 0) project_chunk(task, t);
       const int64_t count = gather(task, t);
-      for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-        with_width(Cell::kGates == 1 ? cut_.width(panel) : Cell::kGates,
-                   [&](auto width) {
-                     step_panel<decltype(width)::value>(task, panel, count);
-                   });
-      }
+      for_panels([&](auto product, auto width, int64_t first_block) {
+        const int64_t input_size = task.chunk ? 0 : size.input;
+        for_row_blocks(count, [&](auto rows, int64_t first) {
+          step<decltype(product), decltype(rows)::value,
+               decltype(width)::value>(first_block, input_size,
+                                       task.active + first);
+        });
+      });
     }
     for (int64_t r = 0; r < task.count; ++r) {
       const int64_t row = task.rows[r] * size.hidden;
       convert(task.h[r], as(p_.h_last) + row, size.hidden);
-      if constexpr (Cell::kHasMemory) {
+      if constexpr (Layout::kHasMemory) {
         convert(task.c + r * padded_, as(p_.c_last) + row, size.hidden);
       }
-    }
-  }
-
-  template <int V>
-  void step_panel(const Task& task, int64_t panel, int64_t count) const {
-    if constexpr (Cell::kGates == 1 || V == Cell::kGates) {
-      const int64_t input_size = task.chunk ? 0 : p_.size.input;
-      for_row_blocks(count, [&](auto rows, int64_t first) {
-        step<decltype(rows)::value, V>(panel, input_size, task.active + first);
-      });
     }
   }
 
@@ -265,8 +311,8 @@ class ForwardPass {
       row.start = bias_;
       const D* x = as(p_.xs) + step * size.input;
       if (task.chunk) {
-        row.start = task.starts + (t % task.chunk * task.count + r) *
-                                      Cell::kSums * padded_;
+        row.start = task.starts +
+                    (t % task.chunk * task.count + r) * Layout::kSums * padded_;
       } else if constexpr (kStaged) {
         float* copy = task.x_buffers + r * size.input;
         convert(x, copy, size.input);
@@ -274,7 +320,11 @@ class ForwardPass {
       } else {
         row.x = x;
       }
-      if constexpr (Cell::kHasMemory) row.c = task.c + r * padded_;
+      if constexpr (Layout::kHasMemory) row.c = task.c + r * padded_;
+      if constexpr (Cell::kGated > 0) {
+        row.kept = task.kept + r * kPlain * padded_;
+        row.gated = task.gated + r * padded_;
+      }
       if constexpr (kStaged) {
         row.h_new = spare(task, r);
         row.ys = ys;
@@ -284,7 +334,7 @@ class ForwardPass {
       if (p_.saved) {
         row.saved = as(p_.saved) + step * Cell::kSaved * size.hidden;
         convert(row.h, as(p_.h_prev) + step * size.hidden, size.hidden);
-        if constexpr (Cell::kHasMemory) {
+        if constexpr (Layout::kHasMemory) {
           row.c_prev = as(p_.c_prev) + step * size.hidden;
         }
       }
@@ -302,7 +352,7 @@ class ForwardPass {
     std::memset(as(p_.saved) + step * Cell::kSaved * hidden, 0,
                 Cell::kSaved * bytes);
     std::memset(as(p_.h_prev) + step * hidden, 0, bytes);
-    if (Cell::kHasMemory) {
+    if (Layout::kHasMemory) {
       std::memset(as(p_.c_prev) + step * hidden, 0, bytes);
     }
   }
@@ -312,7 +362,7 @@ class ForwardPass {
   bool projects_ahead(int64_t rows) const {
     const Sizes& size = p_.size;
     const int64_t weights =
-        (size.input + size.hidden) * Cell::kGates * padded_;
+        (size.input + size.hidden) * Cell::kColumns * padded_;
     return size.time > 1 &&
            (rows <= kFewRows || (weights >= kManyWeights && size.input >= 64));
   }
@@ -321,13 +371,13 @@ class ForwardPass {
     // As many steps as fit in a part of the second-level cache, but enough
     // rows to be worth reading the weights.
     const int64_t step_bytes =
-        task.count * Cell::kSums * padded_ * sizeof(float);
+        task.count * Layout::kSums * padded_ * sizeof(float);
     int64_t chunk = (128 << 10) / step_bytes;
     const int64_t least = (48 + task.count - 1) / task.count;
     chunk = chunk < least ? least : chunk > 96 ? 96 : chunk;
     task.chunk = chunk < p_.size.time ? chunk : p_.size.time;
     const int64_t rows = task.chunk * task.count;
-    task.starts = take<float>(host_, rows * Cell::kSums * padded_);
+    task.starts = take<float>(host_, rows * Layout::kSums * padded_);
     task.project_x = take<const float*>(host_, rows);
     task.project_start = take<float*>(host_, rows);
     if (kStaged) task.x_buffers = take<float>(host_, rows * p_.size.input);
@@ -350,27 +400,35 @@ class ForwardPass {
           task.project_x[count] = x;
         }
         task.project_start[count++] =
-            task.starts + ((s - t) * task.count + r) * Cell::kSums * padded_;
+            task.starts + ((s - t) * task.count + r) * Layout::kSums * padded_;
       }
     }
-    for (int64_t panel = 0; panel < cut_.panels; ++panel) {
-      with_width(Cell::kGates == 1 ? cut_.width(panel) : Cell::kGates,
-                 [&](auto width) {
-                   constexpr int V = decltype(width)::value;
-                   if constexpr (Cell::kGates == 1 || V == Cell::kGates) {
-                     for_row_blocks(count, [&](auto rows, int64_t first) {
-                       project<decltype(rows)::value, V>(
-                           panel, task.project_x + first,
-                           task.project_start + first);
-                     });
-                   }
-                 });
-    }
+    for_panels([&](auto product, auto width, int64_t first_block) {
+      for_row_blocks(count, [&](auto rows, int64_t first) {
+        project<decltype(product), decltype(rows)::value,
+                decltype(width)::value>(first_block, task.project_x + first,
+                                        task.project_start + first);
+      });
+    });
+  }
+
+  // Calls body(Product, Constant<blocks>, first block) for every panel of every
+  // product: a second product needs all units of the first.
+  template <class Body>
+  RNNJAX_INLINE void for_panels(const Body& body) const {
+    for_products<Cell>([&](auto product) {
+      using P = decltype(product);
+      const Cut cut = this->cut<P>();
+      for (int64_t panel = 0; panel < cut.panels; ++panel) {
+        with_width<P::kBlocks>(cut.width(panel), [&](auto width) {
+          body(product, width, cut.first(panel));
+        });
+      }
+    });
   }
 
   const Forward& p_;
   Host& host_;
-  const Cut cut_;
   const int64_t padded_;  // hidden units, rounded up to whole vectors
   float* w_ih_ = nullptr;
   float* w_hh_ = nullptr;

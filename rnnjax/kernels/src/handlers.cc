@@ -1,90 +1,36 @@
 // The entry points that XLA calls, and the choice of an instruction set.
 
 #include <atomic>
+#include <string_view>
 
 #include "buffers.h"
 #include "host.h"
 #include "problem.h"
-#include "signatures.h"
 
 namespace rnnjax {
 namespace {
 
 std::atomic<const Kernels*> active{nullptr};
 
-template <class Buffers>
-ffi::Error check_count(const char* target, const char* what,
-                       const Buffers& buffers, size_t expected) {
-  if (buffers.size() == expected) return ffi::Error::Success();
-  return ffi::Error::InvalidArgument(
-      std::string(target) + ": got " + std::to_string(buffers.size()) + " " +
-      what + ", expected " + std::to_string(expected) + ".");
+const CellKernels* find_cell(std::string_view name) {
+  const Kernels& kernels = *active.load();
+  for (int i = 0; i < kernels.count; ++i) {
+    if (name == kernels.cells[i].facts.name) return &kernels.cells[i];
+  }
+  return nullptr;
 }
 
-// Reads sizes and dtype off two buffers that tell them, `tells_time` with
-// shape (B, T, I or H) and `tells_hidden` with H last; then checks all.
-template <class Problem, class S>
-ffi::Error read(const S& signature, ffi::RemainingArgs args,
-                ffi::RemainingRets rets, size_t tells_time,
-                size_t tells_hidden, Problem& problem) {
-  const auto arg = [&](size_t i) { return *args.get<ffi::AnyBuffer>(i); };
-  if (ffi::Error error = check_count(signature.target, "arguments", args,
-                                     signature.inputs.size());
-      error.failure()) {
-    return error;
-  }
-  if (ffi::Error error = check_count(signature.target, "results", rets,
-                                     signature.outputs.size());
-      error.failure()) {
-    return error;
-  }
-  const auto time_dims = arg(tells_time).dimensions();
-  const auto hidden_dims = arg(tells_hidden).dimensions();
-  const ffi::DataType dtype = arg(tells_time).element_type();
-  Checker checker(signature.target,
-                  time_dims.size() == 3 && hidden_dims.size() >= 1
-                      ? Sizes{time_dims[0], time_dims[1], time_dims[2],
-                              hidden_dims.back()}
-                      : Sizes{},
-                  signature.widths, dtype);
-  if (time_dims.size() != 3) {
-    checker.fail(std::string(signature.inputs[tells_time].name) +
-                 " has shape " + describe(time_dims) +
-                 ", expected three dimensions: batch, time and features");
-  } else if (hidden_dims.size() < 1) {
-    checker.fail(std::string(signature.inputs[tells_hidden].name) +
-                 " is a scalar, expected hidden units on its last dimension");
-  } else if (dtype != ffi::F32 && dtype != ffi::BF16) {
-    checker.fail(std::string(signature.inputs[tells_time].name) + " is " +
-                 describe(dtype) + ", expected float32 or bfloat16");
-  } else {
-    problem.size = {time_dims[0], time_dims[1], time_dims[2],
-                    hidden_dims.back()};
-    problem.bfloat16 = dtype == ffi::BF16;
-    for (size_t i = 0; i < signature.inputs.size(); ++i) {
-      const auto& field = signature.inputs[i];
-      const void* address = checker.check(field, arg(i));
-      if (field.flags) {
-        problem.*field.flags = static_cast<const uint8_t*>(address);
-      } else {
-        problem.*field.data = address;
-      }
-    }
-    for (size_t i = 0; i < signature.outputs.size(); ++i) {
-      const auto& field = signature.outputs[i];
-      problem.*field.data =
-          checker.check(field, **rets.get<ffi::AnyBuffer>(i));
-    }
-  }
-  return checker.error();
+ffi::Error no_cell(std::string_view name) {
+  return ffi::Error::InvalidArgument("rnnjax: there is no kernel of " +
+                                     std::string(name) + ".");
 }
 
 template <class Problem>
 ffi::Error run(ffi::ThreadPool pool, const Problem& problem,
-               void (*Kernels::*kernel)(const Problem&, Host&)) {
+               void (*kernel)(const Problem&, Host&)) {
   try {
     PoolHost<ffi::ThreadPool> host(pool);
-    (active.load()->*kernel)(problem, host);
+    kernel(problem, host);
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted,
                       "rnnjax: out of memory for packed weights and carries.");
@@ -95,7 +41,7 @@ ffi::Error run(ffi::ThreadPool pool, const Problem& problem,
 // Runs a kernel over time, if there is anything to walk over.
 template <class Problem>
 ffi::Error walk(ffi::ThreadPool pool, const Problem& problem,
-                void (*Kernels::*kernel)(const Problem&, Host&)) {
+                void (*kernel)(const Problem&, Host&)) {
   if (problem.size.batch == 0 || problem.size.hidden == 0) {
     return ffi::Error::Success();
   }
@@ -103,34 +49,66 @@ ffi::Error walk(ffi::ThreadPool pool, const Problem& problem,
 }
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                   ffi::RemainingRets rets, bool relu,
-                   const ForwardSignature& signature, size_t h0,
-                   void (*Kernels::*kernel)(const Forward&, Host&)) {
-  Forward problem{};
-  problem.relu = relu;
-  if (ffi::Error error = read(signature, args, rets, 0, h0, problem);
-      error.failure()) {
-    return error;
+                   ffi::RemainingRets rets, std::string_view name,
+                   bool residuals) {
+  const CellKernels* cell = find_cell(name);
+  if (cell == nullptr) return no_cell(name);
+  const bool has_c = cell->facts.carries == 2;
+  Buffers take("rnnjax_forward", cell->facts, args, rets);
+  Forward p{};
+  take.measure(p, "xs", "w_hh", 2);
+  p.xs = take.in("xs", "BTI");
+  p.w_ih = take.in("w_ih", "IG");
+  p.w_hh = take.in("w_hh", "HG");
+  p.b = take.in("b", "G");
+  if (!cell->facts.joined) p.b_hn = take.in("b_hn", "H");
+  if (has_c) p.c0 = take.in("c0", "BH");
+  p.h0 = take.in("h0", "BH");
+  p.mask = take.mask();
+  p.reset = take.reset();
+  if (has_c) p.c_reset = take.in_with_reset("c_reset", "BH");
+  p.h_reset = take.in_with_reset("h_reset", "BH");
+  p.ys = take.out("ys", "BTH");
+  if (has_c) p.c_last = take.out("c_T", "BH");
+  p.h_last = take.out("h_T", "BH");
+  if (residuals) {
+    p.saved = take.out("saved", "BTS");
+    if (has_c) p.c_prev = take.out("c_prev", "BTH");
+    p.h_prev = take.out("h_prev", "BTH");
   }
-  return walk(pool, problem, kernel);
+  if (ffi::Error error = take.error(); error.failure()) return error;
+  return walk(pool, p, cell->forward);
 }
 
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                    ffi::RemainingRets rets, bool relu,
-                    const BackwardSignature& signature, size_t dys,
-                    void (*Kernels::*kernel)(const Backward&, Host&)) {
-  Backward problem{};
-  problem.relu = relu;
-  if (ffi::Error error = read(signature, args, rets, dys, dys, problem);
-      error.failure()) {
-    return error;
-  }
-  return walk(pool, problem, kernel);
+                    ffi::RemainingRets rets, std::string_view name) {
+  const CellKernels* cell = find_cell(name);
+  if (cell == nullptr) return no_cell(name);
+  const bool has_c = cell->facts.carries == 2;
+  const int reads = cell->facts.reads;
+  Buffers take("rnnjax_backward", cell->facts, args, rets);
+  Backward p{};
+  take.measure(p, "saved", "w_hh", 1 + reads);
+  p.saved = take.in("saved", "BTS");
+  if (reads) p.prev = take.in("previous", "BTH");
+  p.w_hh = take.in("w_hh", "HG");
+  p.mask = take.mask();
+  p.reset = take.reset();
+  p.dys = take.in("dys", "BTH");
+  if (has_c) p.dc_last = take.in("dc_T", "BH");
+  p.dh_last = take.in("dh_T", "BH");
+  if (!cell->facts.joined) p.dz_input = take.out("dz_input", "BTG");
+  p.dz = take.out("dz", "BTG");
+  if (has_c) p.dc0 = take.out("dc0", "BH");
+  p.dh0 = take.out("dh0", "BH");
+  if (has_c) p.dc_reset = take.out_with_reset("dc_reset", "BH");
+  p.dh_reset = take.out_with_reset("dh_reset", "BH");
+  if (ffi::Error error = take.error(); error.failure()) return error;
+  return walk(pool, p, cell->backward);
 }
 
 ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
-                           ffi::AnyBuffer dz,
-                           ffi::Result<ffi::AnyBuffer> d_w) {
+                           ffi::AnyBuffer dz, ffi::Result<ffi::AnyBuffer> d_w) {
   const auto wrong = [](const char* name, const ffi::AnyBuffer& buffer,
                         const char* expected) {
     return ffi::Error::InvalidArgument(
@@ -159,7 +137,7 @@ ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
                                x.untyped_data(),
                                dz.untyped_data(),
                                d_w->untyped_data()};
-  return run(pool, problem, &Kernels::weight_gradient);
+  return run(pool, problem, active.load()->weight_gradient);
 }
 
 }  // namespace
@@ -183,68 +161,33 @@ RNNJAX_EXPORT const char* rnnjax_use(const char* name) {
 RNNJAX_EXPORT int rnnjax_ffi_major() { return XLA_FFI_API_MAJOR; }
 RNNJAX_EXPORT int rnnjax_ffi_minor() { return XLA_FFI_API_MINOR; }
 
-#define RNNJAX_CELL(symbol, implementation)                               \
-  RNNJAX_EXPORT XLA_FFI_Error* symbol(XLA_FFI_CallFrame* frame) {         \
-    static auto* handler = xla::ffi::Ffi::Bind()                          \
-                               .Ctx<xla::ffi::ThreadPool>()               \
-                               .RemainingArgs()                           \
-                               .RemainingRets()                           \
-                               .To([](xla::ffi::ThreadPool pool,          \
-                                      xla::ffi::RemainingArgs args,       \
-                                      xla::ffi::RemainingRets rets) {     \
-                                 using namespace rnnjax;                  \
-                                 const bool relu = false;                 \
-                                 return implementation;                   \
-                               })                                         \
-                               .release();                                \
-    return handler->Call(frame);                                          \
-  }
+// Whether there are kernels of this cell.
+RNNJAX_EXPORT bool rnnjax_has(const char* cell) {
+  return rnnjax::find_cell(cell) != nullptr;
+}
 
-#define RNNJAX_ELMAN(symbol, implementation)                              \
-  RNNJAX_EXPORT XLA_FFI_Error* symbol(XLA_FFI_CallFrame* frame) {         \
-    static auto* handler = xla::ffi::Ffi::Bind()                          \
-                               .Ctx<xla::ffi::ThreadPool>()               \
-                               .RemainingArgs()                           \
-                               .RemainingRets()                           \
-                               .Attr<bool>("relu")                        \
-                               .To([](xla::ffi::ThreadPool pool,          \
-                                      xla::ffi::RemainingArgs args,       \
-                                      xla::ffi::RemainingRets rets,       \
-                                      bool relu) {                        \
-                                 using namespace rnnjax;                  \
-                                 return implementation;                   \
-                               })                                         \
-                               .release();                                \
-    return handler->Call(frame);                                          \
-  }
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_forward(XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .RemainingArgs()
+                             .RemainingRets()
+                             .Attr<std::string_view>("cell")
+                             .Attr<bool>("residuals")
+                             .To(rnnjax::forward)
+                             .release();
+  return handler->Call(frame);
+}
 
-RNNJAX_CELL(rnnjax_lstm_forward,
-            forward(pool, args, rets, relu, kLstmForward, 5,
-                    &Kernels::lstm_forward))
-RNNJAX_CELL(rnnjax_lstm_forward_residuals,
-            forward(pool, args, rets, relu, kLstmForwardResiduals, 5,
-                    &Kernels::lstm_forward))
-RNNJAX_CELL(rnnjax_lstm_backward,
-            backward(pool, args, rets, relu, kLstmBackward, 5,
-                     &Kernels::lstm_backward))
-RNNJAX_CELL(rnnjax_gru_forward,
-            forward(pool, args, rets, relu, kGruForward, 5,
-                    &Kernels::gru_forward))
-RNNJAX_CELL(rnnjax_gru_forward_residuals,
-            forward(pool, args, rets, relu, kGruForwardResiduals, 5,
-                    &Kernels::gru_forward))
-RNNJAX_CELL(rnnjax_gru_backward,
-            backward(pool, args, rets, relu, kGruBackward, 5,
-                     &Kernels::gru_backward))
-RNNJAX_ELMAN(rnnjax_elman_forward,
-             forward(pool, args, rets, relu, kElmanForward, 4,
-                     &Kernels::elman_forward))
-RNNJAX_ELMAN(rnnjax_elman_forward_residuals,
-             forward(pool, args, rets, relu, kElmanForwardResiduals, 4,
-                     &Kernels::elman_forward))
-RNNJAX_ELMAN(rnnjax_elman_backward,
-             backward(pool, args, rets, relu, kElmanBackward, 4,
-                      &Kernels::elman_backward))
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_backward(XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .RemainingArgs()
+                             .RemainingRets()
+                             .Attr<std::string_view>("cell")
+                             .To(rnnjax::backward)
+                             .release();
+  return handler->Call(frame);
+}
 
 RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_gradient(XLA_FFI_CallFrame* frame) {
   static auto* handler = xla::ffi::Ffi::Bind()

@@ -10,11 +10,21 @@
 
 namespace rnnjax::RNNJAX_ISA {
 
-extern const Kernels kernels;
-const Kernels kernels = {
-    RNNJAX_STRING(RNNJAX_ISA), run_forward<Lstm>,  run_backward<Lstm>,
-    run_forward<Gru>,          run_backward<Gru>,  run_forward<Elman>,
-    run_backward<Elman>,       run_weight_gradient,
+template <class>
+struct Table;
+
+template <class... Cell>
+struct Table<List<Cell...>> {
+  static constexpr CellKernels kCells[] = {
+      {{Cell::kName, Cell::kColumns, Cell::kSaved, Cell::kCarries, Cell::kReads,
+        Cell::kJoined},
+       run_forward<Cell>,
+       run_backward<Cell>}...};
+  static constexpr int kCount = sizeof...(Cell);
 };
+
+extern const Kernels kernels;
+const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA), Table<Cells>::kCells,
+                         Table<Cells>::kCount, run_weight_gradient};
 
 }  // namespace rnnjax::RNNJAX_ISA

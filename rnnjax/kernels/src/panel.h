@@ -75,9 +75,8 @@ void pack_rows(const D* matrix, int64_t columns, const Columns& from,
     for (int64_t k = 0; k < columns; ++k) {
       float* target = packed + (k * from.vectors + v) * kLanes;
       for (int lane = 0; lane < kLanes; ++lane) {
-        target[lane] = lane < from.count[v]
-                           ? to_float(source[lane * columns + k])
-                           : 0.0f;
+        target[lane] =
+            lane < from.count[v] ? to_float(source[lane * columns + k]) : 0.0f;
       }
     }
   }
@@ -85,7 +84,8 @@ void pack_rows(const D* matrix, int64_t columns, const Columns& from,
 
 // sums[r][First + v] += sum over k of inputs[r][k * stride] * panel[k][v].
 template <int First, int V, int R, int A>
-RNNJAX_INLINE void accumulate(Vec (&sums)[R][A], const float* const (&inputs)[R],
+RNNJAX_INLINE void accumulate(Vec (&sums)[R][A],
+                              const float* const (&inputs)[R],
                               const float* panel, int64_t count,
                               int64_t stride = 1) {
   static_assert(First + V <= A);
@@ -164,13 +164,20 @@ RNNJAX_INLINE void for_row_blocks(int64_t count, const Body& body) {
   }
 }
 
-// Calls body(Constant<V>) for a panel of that many vectors.
-template <class Body>
-RNNJAX_INLINE void with_width(int vectors, const Body& body) {
-  if (vectors == 1) body(Constant<1>{});
-  if (vectors == 2) body(Constant<2>{});
-  if (vectors == 3) body(Constant<3>{});
-  if (vectors == 4) body(Constant<4>{});
+// Calls body(Constant<W>) for a panel that is W wide, at most kMost.
+template <int kMost, class Body>
+RNNJAX_INLINE void with_width(int width, const Body& body) {
+  static_assert(kMost <= kVectors);
+  if (width == 1) body(Constant<1>{});
+  if constexpr (kMost >= 2) {
+    if (width == 2) body(Constant<2>{});
+  }
+  if constexpr (kMost >= 3) {
+    if (width == 3) body(Constant<3>{});
+  }
+  if constexpr (kMost >= 4) {
+    if (width == 4) body(Constant<4>{});
+  }
 }
 
 }  // namespace rnnjax::RNNJAX_ISA

@@ -14,48 +14,54 @@ struct Sizes {
   int64_t batch, time, input, hidden;
 };
 
-// Gates per cell G: LSTM 4, GRU 3, Elman 1. Saved values per step S: LSTM 4
-// (i, f, g, o), GRU 4 (n, r, z, q), Elman 1 (h).
+// What the traits of a cell say (see cells.h), in the words of
+// rnnjax/kernels/equations.py.
+struct Facts {
+  const char* name;
+  int columns, saved, carries, reads;
+  bool joined;
+};
+
+// In the shapes, G is columns * H and S is saved * H. `c` belongs to cells with
+// two carries, `b_hn` to those whose products are not joined.
 struct Forward {
   Sizes size;
   bool bfloat16;
-  bool relu;             // Elman only
   const void* xs;        // (B, T, I)
-  const void* w_ih;      // (I, G H)
-  const void* w_hh;      // (H, G H)
-  const void* bias;      // (G H)
-  const void* bias_hn;   // (H), GRU only
-  const void* c0;        // (B, H), LSTM only
+  const void* w_ih;      // (I, G)
+  const void* w_hh;      // (H, G)
+  const void* b;         // (G)
+  const void* b_hn;      // (H)
+  const void* c0;        // (B, H)
   const void* h0;        // (B, H)
   const uint8_t* mask;   // (B, T)
   const uint8_t* reset;  // (B, T)
-  const void* c_reset;   // (B, H), LSTM only
+  const void* c_reset;   // (B, H)
   const void* h_reset;   // (B, H)
   void* ys;              // (B, T, H)
-  void* c_last;          // (B, H), LSTM only
+  void* c_last;          // (B, H)
   void* h_last;          // (B, H)
-  void* saved;           // (B, T, S H)
-  void* c_prev;          // (B, T, H), LSTM only
+  void* saved;           // (B, T, S)
+  void* c_prev;          // (B, T, H)
   void* h_prev;          // (B, T, H)
 };
 
 struct Backward {
   Sizes size;  // `input` is not used
   bool bfloat16;
-  bool relu;             // Elman only
-  const void* saved;     // (B, T, S H)
-  const void* prev;      // (B, T, H): c_prev for LSTM, h_prev for GRU
-  const void* w_hh;      // (H, G H)
+  const void* saved;     // (B, T, S)
+  const void* prev;      // (B, T, H): the first carry; null if none is read
+  const void* w_hh;      // (H, G)
   const uint8_t* mask;   // (B, T)
   const uint8_t* reset;  // (B, T)
   const void* dys;       // (B, T, H)
-  const void* dc_last;   // (B, H), LSTM only
+  const void* dc_last;   // (B, H)
   const void* dh_last;   // (B, H)
-  void* dz;              // (B, T, G H): what h @ w_hh receives
-  void* dz_input;        // (B, T, G H): what x @ w_ih receives, GRU only
-  void* dc0;             // (B, H), LSTM only
+  void* dz;              // (B, T, G): what h @ w_hh receives
+  void* dz_input;        // (B, T, G): what x @ w_ih receives
+  void* dc0;             // (B, H)
   void* dh0;             // (B, H)
-  void* dc_reset;        // (B, H), LSTM only
+  void* dc_reset;        // (B, H)
   void* dh_reset;        // (B, H)
 };
 
@@ -82,15 +88,18 @@ class Host {
   ~Host() = default;
 };
 
+// One cell on one instruction set.
+struct CellKernels {
+  Facts facts;
+  void (*forward)(const Forward&, Host&);
+  void (*backward)(const Backward&, Host&);
+};
+
 // The kernels of one instruction set.
 struct Kernels {
   const char* name;
-  void (*lstm_forward)(const Forward&, Host&);
-  void (*lstm_backward)(const Backward&, Host&);
-  void (*gru_forward)(const Forward&, Host&);
-  void (*gru_backward)(const Backward&, Host&);
-  void (*elman_forward)(const Forward&, Host&);
-  void (*elman_backward)(const Backward&, Host&);
+  const CellKernels* cells;
+  int count;  // of cells
   void (*weight_gradient)(const WeightGradient&, Host&);
 };
 

@@ -18,8 +18,7 @@ Schedule make_schedule(const Sizes& size, const uint8_t* mask,
   const bool divide = batch * size.time * step_cost >= kWorthDividing;
   const int64_t tasks =
       divide ? std::clamp<int64_t>(host.threads(), 1, batch) : 1;
-  auto* order =
-      static_cast<int64_t*>(host.allocate(sizeof(int64_t) * batch));
+  auto* order = static_cast<int64_t*>(host.allocate(sizeof(int64_t) * batch));
   auto* start =
       static_cast<int64_t*>(host.allocate(sizeof(int64_t) * (tasks + 1)));
   for (int64_t i = 0; i <= tasks; ++i) start[i] = i * batch / tasks;
@@ -32,9 +31,8 @@ Schedule make_schedule(const Sizes& size, const uint8_t* mask,
     valid[row] = size.time - std::count(begin, begin + size.time, 0);
   }
   std::vector<int64_t> longest_first(order, order + batch);
-  std::stable_sort(
-      longest_first.begin(), longest_first.end(),
-      [&](int64_t a, int64_t b) { return valid[a] > valid[b]; });
+  std::stable_sort(longest_first.begin(), longest_first.end(),
+                   [&](int64_t a, int64_t b) { return valid[a] > valid[b]; });
   // Each row goes to the task with the least work that still has a free place.
   std::vector<int64_t> filled(start, start + tasks), load(tasks, 0);
   for (const int64_t row : longest_first) {

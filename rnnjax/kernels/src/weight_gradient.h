@@ -66,9 +66,7 @@ class WeightGradientPass {
 
   // Rows of x are read down their columns: a power of two between them would
   // put all of a column into the same few places of a cache.
-  static int64_t stride(const Part& part) {
-    return part.inputs / 64 * 64 + 80;
-  }
+  static int64_t stride(const Part& part) { return part.inputs / 64 * 64 + 80; }
 
   void walk(int64_t task) const {
     Part part = part_of(task);
@@ -88,8 +86,8 @@ class WeightGradientPass {
   }
 
   void add_chunk(const Part& part, int64_t row, int64_t count) const {
-    const D* x = static_cast<const D*>(p_.x) + row * p_.inputs +
-                 part.first_input;
+    const D* x =
+        static_cast<const D*>(p_.x) + row * p_.inputs + part.first_input;
     for (int64_t r = 0; r < count; ++r) {
       convert(x + r * p_.inputs, part.x + r * stride(part), part.inputs);
     }
@@ -97,7 +95,7 @@ class WeightGradientPass {
     for (int64_t panel = part.first_panel; panel < part.last_panel; ++panel) {
       pack_columns(static_cast<const D*>(p_.dz) + row * p_.outputs, count,
                    p_.outputs, columns(panel), part.dz);
-      with_width(cut_.width(panel), [&](auto width) {
+      with_width<kVectors>(cut_.width(panel), [&](auto width) {
         constexpr int V = decltype(width)::value;
         for_row_blocks(part.inputs, [&](auto rows, int64_t first) {
           constexpr int R = decltype(rows)::value;
@@ -123,7 +121,8 @@ class WeightGradientPass {
   // A chunk is summed on its own, so that rounding grows with the number of
   // chunks and not with that of rows.
   template <int R, int V>
-  __attribute__((noinline)) static void add_block(const float* x, int64_t stride,
+  __attribute__((noinline)) static void add_block(const float* x,
+                                                  int64_t stride,
                                                   const float* dz,
                                                   int64_t count, float* sums) {
     Vec block[R][V] = {};

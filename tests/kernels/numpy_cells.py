@@ -1,7 +1,7 @@
 """Recurrences and their gradients in plain NumPy float64, from the papers.
 
 LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000.
-GRU: Cho et al. 2014, with the reset gate applied after the product (cuDNN's).
+GRU: Cho et al. 2014, and with the reset gate applied after the product (cuDNN's).
 Elman: Elman 1990. Gate orders are i, f, g, o and r, z, n.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-GATES = {"lstm": 4, "gru": 3, "elman": 1, "elman_relu": 1}
+COLUMNS = {"lstm": 4, "gru": 3, "gru_before": 3, "elman_tanh": 1, "elman_relu": 1}
 
 
 def sigmoid(x):
@@ -20,6 +20,12 @@ def step(cell, weights, carry, x):
     """The new carry, and what its gradient needs."""
     h = carry[-1]
     a = x @ weights["w_ih"] + weights["b"]
+    if cell == "gru_before":
+        a_r, a_z, a_n = np.split(a, 3, axis=-1)
+        w_r, w_z, w_n = np.split(weights["w_hh"], 3, axis=-1)
+        r, z = sigmoid(a_r + h @ w_r), sigmoid(a_z + h @ w_z)
+        n = np.tanh(a_n + (r * h) @ w_n)
+        return ((1 - z) * n + z * h,), (r, z, n)
     u = h @ weights["w_hh"]
     if cell == "lstm":
         i, f, g, o = np.split(a + u, 4, axis=-1)
@@ -32,12 +38,12 @@ def step(cell, weights, carry, x):
         r, z, q = sigmoid(a_r + u_r), sigmoid(a_z + u_z), u_n + weights["b_hn"]
         n = np.tanh(a_n + r * q)
         return ((1 - z) * n + z * h,), (r, z, n, q)
-    new = np.tanh(a + u) if cell == "elman" else np.maximum(a + u, 0)
+    new = np.tanh(a + u) if cell == "elman_tanh" else np.maximum(a + u, 0)
     return (new,), (new,)
 
 
 def step_gradient(cell, weights, carry, saved, d_carry):
-    """Gradients of x @ w_ih + b, of h @ w_hh, and of the carry."""
+    """Gradients of x @ w_ih + b, of the recurrent product, and of the carry."""
     h = carry[-1]
     if cell == "lstm":
         i, f, g, o, c = saved
@@ -64,9 +70,26 @@ def step_gradient(cell, weights, carry, saved, d_carry):
             du,
             (dh * z + du @ weights["w_hh"].T,),
         )
+    if cell == "gru_before":
+        r, z, n = saved
+        w_r, w_z, w_n = np.split(weights["w_hh"], 3, axis=-1)
+        dn, dz = dh * (1 - z) * (1 - n**2), dh * (h - n) * z * (1 - z)
+        d_product = dn @ w_n.T
+        dr = d_product * h * r * (1 - r)
+        da = np.concatenate([dr, dz, dn], axis=-1)
+        return da, da, (dh * z + d_product * r + dr @ w_r.T + dz @ w_z.T,)
     (new,) = saved
-    da = dh * (1 - new**2) if cell == "elman" else dh * (new > 0)
+    da = dh * (1 - new**2) if cell == "elman_tanh" else dh * (new > 0)
     return da, da, (da @ weights["w_hh"].T,)
+
+
+def weight_gradient(cell, h, saved, du):
+    """Of ``w_hh``, for the rows of any number of steps."""
+    if cell != "gru_before":
+        return h.T @ du
+    *others, dn = np.split(du, 3, axis=-1)
+    left = h.T @ np.concatenate(others, axis=-1)
+    return np.concatenate([left, (saved[0] * h).T @ dn], axis=-1)
 
 
 def where(condition, a, b):
@@ -99,7 +122,7 @@ def gradients(cell, weights, tape, mask, reset, dys, d_last):
         da, du, before = step_gradient(cell, weights, used, saved, entering)
         da, du = np.where(valid, da, 0), np.where(valid, du, 0)
         d_weights["w_ih"] += x.T @ da
-        d_weights["w_hh"] += used[-1].T @ du
+        d_weights["w_hh"] += weight_gradient(cell, used[-1], saved, du)
         d_weights["b"] += da.sum(0)
         if cell == "gru":
             d_weights["b_hn"] += np.split(du, 3, axis=-1)[2].sum(0)
