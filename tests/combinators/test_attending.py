@@ -44,17 +44,3 @@ def test_attention_does_not_keep_its_memory_for_each_step():
     ]
     # The tanh of the additive score is kept (its slope is needed), the memory is not.
     assert steps * length * 6 not in sizes
-
-
-MISUSE = {
-    "score": (
-        lambda: rnnjax.attention(rnnjax.gru(5, 4), 3, 2, (4, 4), score="dot"),
-        "score='additive'",
-    ),
-}
-
-
-@pytest.mark.parametrize(("wrong", "sentence"), MISUSE.values(), ids=MISUSE)
-def test_misuse_is_answered_with_what_to_write(wrong, sentence):
-    with pytest.raises((ValueError, TypeError), match=sentence):
-        wrong()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cells import test_libraries
-from combinators import test_attention, test_wrappers
+from combinators import test_attention, test_recorded
 
 import rnnjax
 
@@ -126,7 +126,7 @@ def test_every_table_says_of_each_line_whether_it_is_checked():
 
 def test_what_a_line_is_held_against_was_recorded_and_is_compared():
     there = {name.split("/")[0] for name in RECORDED}
-    compared = set(test_wrappers.ANSWERS)
+    compared = set(test_recorded.ANSWERS)
     compared |= {
         f"{kind}_{variant}"
         for kind in test_attention.SCORES
