@@ -531,14 +531,13 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
         Entry(
             "a coverage penalty without attention",
-            "rnnjax.beam_search(\n"
-            "    reader, reader_params, reader_carry, 1,\n"
-            "    steps=9, beams=3, end_token=2, coverage_penalty=0.2)",
+            'given = {"steps": 9, "beams": 3, "end_token": 2}\n'
+            'given["coverage_penalty"] = 0.2\n'
+            "rnnjax.beam_search(reader, reader_params, reader_carry, 1, **given)",
             "Coverage is how much of a memory a sequence has looked at, which only "
             "attention tells.",
-            "rnnjax.beam_search(\n"
-            "    reader, reader_params, reader_carry, 1,\n"
-            "    steps=9, beams=3, end_token=2)",
+            'given = {"steps": 9, "beams": 3, "end_token": 2}\n'
+            "rnnjax.beam_search(reader, reader_params, reader_carry, 1, **given)",
         ),
         Entry(
             "a score bias without monotonic attention",
