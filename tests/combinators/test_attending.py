@@ -1,4 +1,4 @@
-"""Attention over a memory and over a cell's own outputs."""
+"""Attention over a memory."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,6 @@ WRAPPERS = {
     "attention-luong": rnnjax.attention(
         rnnjax.elman(INPUT + 2, 3), INPUT, 2, (5, 4), score="multiplicative"
     ),
-    "attention-window": rnnjax.attention_window(rnnjax.lstm(INPUT, 2), INPUT, 2, 3),
 }
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cells import test_libraries
-from combinators import test_attention, test_recorded
+from combinators import test_alignment, test_recorded
 
 import rnnjax
 
@@ -129,8 +129,8 @@ def test_what_a_line_is_held_against_was_recorded_and_is_compared():
     compared = set(test_recorded.ANSWERS)
     compared |= {
         f"{kind}_{variant}"
-        for kind in test_attention.SCORES
-        for variant in test_attention.VARIANTS
+        for kind in test_alignment.SCORES
+        for variant in test_alignment.VARIANTS
     }
     compared |= set(OURS) | {"tile_and_gather", "raw"}
     # In the tests of sequences and of decoding.

@@ -2,15 +2,16 @@
 
 import functools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from decoding.model import CELL, KEY, unroll
 
 import rnnjax
 
-KEY = jax.random.key(0)
 RECORDED = pathlib.Path(__file__).parents[1] / "recorded" / "wrappers_tf1.npz"
 close = functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9)
 
@@ -107,3 +108,49 @@ def test_an_output_that_cannot_be_an_input_says_so():
     given = (cell, params, cell.initial_carry(params), jnp.ones((4, 3)), 0.5)
     with pytest.raises(ValueError, match=r"feed returned shape \(2,\).*\(3,\).*dense"):
         rnnjax.scheduled_outputs(*given, key=KEY)
+
+
+def test_scheduled_sampling_runs_from_teacher_forcing_to_generation(model: Any):
+    params, carry = model
+    tokens = np.array([1, 3, 0, 2, 3])
+
+    @functools.partial(jax.jit, static_argnames="pick")
+    def run(probability, length=5, pick=rnnjax.greedy):
+        given = (CELL, params, carry, tokens, probability)
+        return rnnjax.scheduled_sampling(*given, key=KEY, length=length, pick=pick)
+
+    forced = unroll(params, carry, tokens)
+    jax.tree.map(np.testing.assert_allclose, run(0.0), forced)
+    own = rnnjax.generate(CELL, params, carry, 1, steps=5)
+    np.testing.assert_allclose(run(1.0)[1], own.logits)
+    # In between each input is one or the other.
+    half = run(0.5)[1]
+    assert not np.allclose(half, forced[1])
+    assert not np.allclose(half, own.logits)
+    for length in (0, 3):
+        state, logits = run(0.0, length=length)
+        expected = forced[1] if length == 5 else forced[1].at[length:].set(0)
+        np.testing.assert_allclose(logits, expected)
+        if length == 0:
+            jax.tree.map(np.testing.assert_array_equal, state, carry)
+
+    def forcing(params):
+        given = (CELL, params, carry, tokens, 0.0)
+        return rnnjax.scheduled_sampling(*given, key=KEY)[1].sum()
+
+    gradient = jax.jit(jax.grad(forcing))(params)
+    plain = jax.jit(jax.grad(lambda p: CELL.unroll(p, carry, tokens)[1].sum()))(params)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), gradient, plain
+    )
+
+
+def test_scheduled_sampling_keeps_the_noise_of_the_cell(model: Any):
+    params, carry = model
+    noisy = rnnjax.stack(CELL, rnnjax.dropout(0.5))
+    given = ((params, ()), (carry, ()), np.array([1, 3, 0]), 0.0)
+    _, logits = rnnjax.scheduled_sampling(noisy, *given, key=KEY)
+    plain = CELL.unroll(params, carry, np.array([1, 3, 0]))[1]
+    dropped = np.isclose(logits, 0)
+    assert 0 < dropped.sum() < dropped.size
+    np.testing.assert_allclose(logits[~dropped], 2 * plain[~dropped])
