@@ -13,6 +13,8 @@ import rnnjax
 # others are public, or their package exports what they define.
 INTERNAL = {
     "rnnjax.analysis.diagram",
+    "rnnjax.analysis.harvest",
+    "rnnjax.analysis.opening",
     "rnnjax.checks",
     "rnnjax.combinators.alignment",
     "rnnjax.combinators.stepping",
