@@ -208,7 +208,7 @@ IN_A_LOOP = "step by step, in the loop around it"
 @pytest.mark.parametrize(
     ("cell", "expected"),
     [
-        (rnnjax.gru(3, 4, reset_after=False), ["scan.default"]),
+        (rnnjax.mgu(3, 4), ["scan.default"]),
         (rnnjax.lstm(3, 4, traversal=scan.hoisted), ["scan.hoisted"]),
         (rnnjax.dense(3, 4), ["all steps at once"]),
         (rnnjax.zoneout(GRU, 0.1), ["scan.default", IN_A_LOOP]),
