@@ -96,7 +96,7 @@ def to_preload(compiler):
 
 def test_handlers_run_clean_under_a_running_jax(tmp_path, monkeypatch):
     compiler = build.find_compiler()
-    preloaded = compiler and to_preload(compiler)
+    preloaded = to_preload(compiler) if compiler else None
     if not preloaded:
         pytest.skip("no C++ compiler with libasan.so to load before Python")
     monkeypatch.setattr(build, "instruction_sets", lambda: {"portable": []})
