@@ -225,7 +225,14 @@ def test_lowerings(cell, expected):
 
 
 @pytest.mark.float32
-@pytest.mark.parametrize("cell", [GRU, rnnjax.lstm(3, 4), rnnjax.elman(3, 4)], ids=repr)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *(GRU, rnnjax.gru(3, 4, reset_after=False)),
+        *(rnnjax.lstm(3, 4), rnnjax.elman(3, 4)),
+    ],
+    ids=repr,
+)
 def test_kernels_are_named_as_their_status_does(cell):
     (found,) = lowerings(cell)
     status = getattr(rnnjax.kernels.status(), cell.spec.name)
