@@ -41,7 +41,7 @@ def kind(value: Any) -> str:
     made = type(value)
     package = made.__module__.split(".")[0]
     known = package in ("builtins", "__main__")
-    return f"a {made.__qualname__}" if known else f"a {package}.{made.__qualname__}"
+    return f"<{made.__qualname__}>" if known else f"<{package}.{made.__qualname__}>"
 
 
 def is_array(value: Any) -> bool:
