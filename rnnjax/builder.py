@@ -73,6 +73,7 @@ def recurrence(
     checks.function("initial_carry", initial_carry, "lambda params: jnp.zeros(4)")
     checks.function("project", project, "lambda params, x: x")
     checks.function("step", step, "a function of (params, carry, z)")
+    checks.shape("input_shape", input_shape)
     checks.function("traversal", traversal, "rnnjax.scan.fused")
     kernels.check(traversal, step)
     if carry_dtype is not None:
@@ -104,7 +105,7 @@ def recurrence(
         return traversal(project, whole_step, params, carry, xs, **beside)
 
     functions = (init, first_carry, one_step, unroll)
-    return Cell(*guards.guarded("this cell", functions, one_dtype=True))
+    return Cell(*guards.guarded(None, functions, one_dtype=True))
 
 
 def _place(step: signals.Step) -> str:

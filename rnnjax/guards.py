@@ -4,6 +4,7 @@ Params must have the form of those that ``init`` makes: arrays of other shapes w
 often broadcast, and give numbers. A carry must leave a step as it came.
 """
 
+import contextlib
 import functools
 import weakref
 from collections.abc import Callable
@@ -29,8 +30,8 @@ class FormError(TypeError):
 def guarded(name: Any, functions: Functions, *, one_dtype: bool = False) -> Functions:
     """The functions of a cell, which refuse params and carries of another form.
 
-    ``name`` is what stands for the cell in a sentence, as its ``repr``. With
-    ``one_dtype`` all floating params must have the same.
+    ``name`` is what stands for the cell in a sentence, such as its spec, if it has one
+    already. With ``one_dtype`` all floating params must have the same.
     """
     init, initial_carry, step, unroll = functions
 
@@ -51,13 +52,14 @@ def guarded(name: Any, functions: Functions, *, one_dtype: bool = False) -> Func
     @functools.wraps(step)
     def checked_step(params, carry, x):
         check(params)
-        return returned(f"step of {_short(name)}", step(params, carry, x), carry)
+        with _named(name):
+            return returned("step", step(params, carry, x), carry)
 
     @functools.wraps(unroll)
     def checked_unroll(params, carry, xs, **signals):
         check(params)
-        result = unroll(params, carry, xs, **signals)
-        return returned(f"unroll of {_short(name)}", result, carry)
+        with _named(name):
+            return returned("unroll", unroll(params, carry, xs, **signals), carry)
 
     return remembered, checked_initial_carry, checked_step, checked_unroll
 
@@ -94,7 +96,7 @@ def params(name: Any, init: Callable, given: Any, *, one_dtype: bool = False) ->
 def returned(what: str, result: Any, before: Any) -> Any:
     """Refuse what is no pair of a carry, in the form that it had before, and outputs.
 
-    ``what`` returned it, for example ``"step of lstm(3, 4)"``.
+    ``what`` returned it, for example ``"step"``.
     """
     if not isinstance(result, tuple) or len(result) != 2:
         raise FormError(
@@ -112,6 +114,17 @@ def returned(what: str, result: Any, before: Any) -> Any:
             "form that step returns, or .astype in step."
         )
     return result
+
+
+@contextlib.contextmanager
+def _named(name: Any):
+    """Let the innermost cell that has a name add it to what it is told about."""
+    try:
+        yield
+    except FormError as error:
+        if name is not None and not hasattr(error, "__notes__"):
+            error.add_note(f"This was in {_short(name)}.")
+        raise
 
 
 def made(init: Callable) -> Any:
@@ -168,5 +181,5 @@ def _for_an_ensemble(found: Any, wanted: Any) -> str:
 
 
 def _short(name: Any) -> str:
-    text = str(name)
+    text = "this cell" if name is None else str(name)
     return text if len(text) <= 80 else f"{text[:77]}..."

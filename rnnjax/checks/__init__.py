@@ -14,6 +14,7 @@ from rnnjax.checks.arguments import (
     number,
     positive,
     rate,
+    shape,
     size,
 )
 from rnnjax.checks.calls import (
@@ -57,6 +58,7 @@ __all__ = [
     "rate",
     "reset",
     "sequence",
+    "shape",
     "size",
     "step_input",
     "time_steps",

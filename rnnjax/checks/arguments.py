@@ -5,6 +5,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,6 +21,18 @@ def size(name: str, value: Any) -> int:
             f"{name}=8."
         )
     return int(value)
+
+
+def shape(name: str, value: Any) -> tuple[int, ...] | None:
+    """The shape of one input, or None for any input."""
+    if value is not None and not isinstance(value, tuple):
+        raise TypeError(
+            f"{name} is {forms.outline(value)}; expected a tuple of sizes. Write "
+            f"{name}=(8,) for inputs of 8 features, with the comma."
+        )
+    for axis in value or ():
+        size(f"{name}[...]", axis)
+    return value
 
 
 def number(name: str, value: Any, *, example: float = 1.0) -> float:
@@ -68,8 +81,9 @@ def flag(name: str, value: Any) -> bool:
 
 def floating(name: str, value: Any) -> Any:
     """A floating dtype, by any of the names that NumPy takes."""
+    array = isinstance(value, np.ndarray | jax.Array)
     try:
-        dtype = jnp.dtype(value)
+        dtype = None if array else jnp.dtype(value)
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):

@@ -41,6 +41,7 @@ def time_distributed(
     """
     checks.function("init", init, "lambda key: ()")
     checks.function("apply", apply, "lambda params, x: x @ params")
+    checks.shape("input_shape", input_shape)
 
     def initial_carry(params):
         return ()
@@ -57,7 +58,7 @@ def time_distributed(
         return carry, ys if mask is None else signals.zero_padding(ys, mask)
 
     functions = (init, initial_carry, step, unroll)
-    return Cell(*guards.guarded("this cell", functions, one_dtype=True))
+    return Cell(*guards.guarded(None, functions, one_dtype=True))
 
 
 @constructor

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import rnnjax
+from rnnjax.guards import FormError
 
 CELL = rnnjax.lstm(5, 4)
 STACK = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(4, 2))
@@ -47,6 +48,7 @@ def run_step(cell):
     return cell.step(given, cell.initial_carry(given), xs(5))
 
 
+@rnnjax.constructor
 def mine(finish):
     def step(w, h, x):
         return finish(jnp.tanh(h @ w + x))
@@ -662,22 +664,22 @@ MISUSES = {
     ),
     "a step that returns only its carry": (
         lambda: run(cell=mine(lambda h: h)),
-        TypeError,
+        FormError,
         r"returned float64\[5\]; expected a pair.*return carry, y",
     ),
     "a step that returns a carry of another shape": (
         lambda: run(cell=mine(lambda h: (h[:1], h))),
-        TypeError,
+        FormError,
         r" returned carry as float64\[1\]; expected float64\[5\].*every step",
     ),
     "a step that returns a carry of another dtype": (
         lambda: run_step(mine(lambda h: (h.astype(jnp.bfloat16), h))),
-        TypeError,
+        FormError,
         r" returned carry as bfloat16\[5\]; expected float64\[5\].*every step",
     ),
     "a step that returns a carry of another structure": (
         lambda: batch(cell=mine(lambda h: ((h, h), h))),
-        TypeError,
+        FormError,
         r" returned carry as \(float64\[5\], float64\[5\]\); expected float64\[5\]",
     ),
     "a check of a cell that changes its carry": (
