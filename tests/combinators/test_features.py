@@ -47,7 +47,6 @@ def test_cells_of_unknown_inputs_are_made():
     rnnjax.stack(function, rnnjax.gru(3, 4))
     rnnjax.stack(rnnjax.phased_lstm(3, 4), rnnjax.dense(4, 1))
     rnnjax.residual(function)
-    rnnjax.parallel(function, rnnjax.gru(3, 4))
 
 
 def test_an_argument_of_another_meaning_is_no_reason_to_refuse():

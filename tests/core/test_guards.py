@@ -46,7 +46,7 @@ def test_params_of_another_size_are_refused_everywhere(cell):
         lambda: jax.vmap(lambda x: cell.unroll(wrong, carry, x))(XS),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match="^params.* was made for "):
+        with pytest.raises(ValueError, match=r"^params.* was made for "):
             call()
 
 
@@ -129,12 +129,12 @@ def test_init_is_traced_once_and_not_at_all_where_it_was_called():
 
 def test_a_weak_number_takes_the_dtype_of_the_carry():
     cell = rnnjax.recurrence(
-        lambda key: jnp.ones((), jnp.float32),
-        lambda w: jnp.zeros((), jnp.float32),
+        lambda key: jnp.ones(()),
+        lambda w: jnp.zeros(()),
         lambda w, x: x,
         lambda w, h, x: (0.5, h),
     )
-    after, _ = cell.unroll(made(cell), jnp.float32(0), jnp.ones(4))
+    after, _ = cell.unroll(made(cell), jnp.zeros(()), jnp.ones(4))
     assert after == 0.5
 
 
@@ -149,7 +149,7 @@ def test_a_hand_written_cell_is_told_by_its_name():
         )
 
     cell = by_hand()
-    with pytest.raises(TypeError, match="step returned .*pair") as caught:
+    with pytest.raises(TypeError, match=r"step returned .*pair") as caught:
         cell.step((), jnp.zeros(3), XS[0, 0])
     assert caught.value.__notes__ == ["This was in by_hand()."]
     with pytest.raises(TypeError, match="unroll returned carry as"):
