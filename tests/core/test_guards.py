@@ -1,3 +1,4 @@
+# pyright: reportArgumentType=false
 """Params and carries of another form are refused; all that is right passes."""
 
 import dataclasses
