@@ -42,6 +42,7 @@ reader = rnnjax.stack(rnnjax.embedding(9, 5), rnnjax.lstm(5, 4))
 reader_params = reader.init(key)
 reader_carry = reader.initial_carry(reader_params)
 
+
 @rnnjax.constructor
 def mine(step):
     def init(key):
