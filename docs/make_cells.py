@@ -124,7 +124,7 @@ def _names(cell, name) -> bool:
 
 def _lowering(cell) -> str:
     """The traversal that ``unroll`` closes over."""
-    inside = inspect.getclosurevars(cell.unroll).nonlocals
+    inside = inspect.getclosurevars(inspect.unwrap(cell.unroll)).nonlocals
     if "traversal" not in inside:
         return _lowering(inside["cell"])
     traversal = inside["traversal"]

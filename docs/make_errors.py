@@ -38,12 +38,21 @@ both = rnnjax.bidirectional(rnnjax.lstm(5, 4))
 both_params = both.init(key)
 both_carry = both.initial_carry(both_params)
 
-uneven = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(3, 2))
-uneven_params = uneven.init(key)
-
 reader = rnnjax.stack(rnnjax.embedding(9, 5), rnnjax.lstm(5, 4))
 reader_params = reader.init(key)
 reader_carry = reader.initial_carry(reader_params)
+
+
+@rnnjax.constructor
+def mine(step):
+    def init(key):
+        return jax.random.normal(key, (5, 5))
+
+    def initial_carry(w):
+        return jnp.zeros(5, w.dtype)
+
+    return rnnjax.recurrence(init, initial_carry, lambda w, x: x, step)
+
 
 state_dict = rnnjax.interop.to_torch(cell, params).arrays
 optimizer = optax.sgd(0.1)
@@ -131,13 +140,6 @@ SECTIONS: dict[str, list[Entry]] = {
             "cell.step(params, carry, jnp.ones(5))",
         ),
         Entry(
-            "wrong feature size in the second cell of a stack",
-            "rnnjax.unroll(uneven, uneven_params, batch)",
-            "Each layer reads what the one before puts out: the second must take 4. A "
-            "bidirectional layer puts out twice its units.",
-            "even = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(4, 2))",
-        ),
-        Entry(
             "integer inputs",
             "cell.unroll(params, carry, jnp.ones((7, 5), int))",
             "Pixels as uint8, or the ids of tokens. Numbers are cast and scaled, ids "
@@ -177,6 +179,45 @@ SECTIONS: dict[str, list[Entry]] = {
             "All arrays of a pytree of inputs share axis 0, the time.",
             "rnnjax.pointwise(lambda x: x[0]).unroll((), (), (xs, xs))",
         ),
+        Entry(
+            "a dictionary as xs",
+            'cell.unroll(params, carry, {"pixels": xs})',
+            "This cell takes one array. Others, such as a cell of your own "
+            "without an `input_shape`, take any pytree.",
+            "cell.unroll(params, carry, xs)",
+        ),
+        Entry(
+            "a string as xs",
+            'cell.unroll(params, carry, "abc")',
+            "Text becomes the ids of tokens first.",
+            'tokens = jnp.array([ord(c) - ord("a") for c in "abc"])\n'
+            "reader.unroll(reader_params, reader_carry, tokens)",
+        ),
+        Entry(
+            "nothing as xs",
+            "cell.unroll(params, carry, None)",
+            "Often a function that forgot to return its data.",
+            "cell.unroll(params, carry, xs)",
+        ),
+        Entry(
+            "an object as xs",
+            "cell.unroll(params, carry, object())",
+            "A tensor of torch, a table of pandas or a file of h5py is no "
+            "JAX array either.",
+            "import numpy as np\n\ncell.unroll(params, carry, np.asarray(xs))",
+        ),
+        Entry(
+            "an object as the input of a step",
+            "cell.step(params, carry, object())",
+            "As above, for one step.",
+            "cell.step(params, carry, xs[0])",
+        ),
+        Entry(
+            "a dictionary given to the batch unroll",
+            'rnnjax.unroll(cell, params, {"pixels": object()})',
+            "Whatever the cell takes, its leaves are arrays.",
+            "rnnjax.unroll(cell, params, batch)",
+        ),
     ],
     "`params`": [
         Entry(
@@ -199,6 +240,103 @@ SECTIONS: dict[str, list[Entry]] = {
             "Every array has an axis of members in front. Map over it.",
             "members = jax.vmap(cell.init)(jax.random.split(key, 3))\n"
             "jax.vmap(lambda params: rnnjax.unroll(cell, params, batch))(members)",
+        ),
+        Entry(
+            "params that would broadcast",
+            "rnnjax.unroll(cell, rnnjax.elman(5, 4).init(key), batch)",
+            "Arrays of other shapes may broadcast to numbers that mean "
+            "nothing, so they are compared with those that `cell.init` "
+            "makes, before anything runs.",
+            "rnnjax.unroll(cell, cell.init(key), batch)",
+        ),
+        Entry(
+            "a bias without units",
+            "flat = params._replace(b=jnp.zeros(()))\nrnnjax.unroll(cell, flat, batch)",
+            "One number would be added to all gates.",
+            "flat = params._replace(b=jnp.zeros(16))\nrnnjax.unroll(cell, flat, batch)",
+        ),
+        Entry(
+            "params of a GRU that resets after the product",
+            "before = rnnjax.gru(5, 4, reset_after=False)\n"
+            "rnnjax.unroll(before, rnnjax.gru(5, 4).init(key), batch)",
+            "The two GRUs are different functions, and only one has `b_hn`.",
+            "before = rnnjax.gru(5, 4, reset_after=False)\n"
+            "rnnjax.unroll(before, before.init(key), batch)",
+        ),
+        Entry(
+            "params of a wider dense layer",
+            "read_out = rnnjax.dense(5, 2)\n"
+            "rnnjax.unroll(read_out, rnnjax.dense(5, 4).init(key), batch)",
+            "A layer of another size.",
+            "read_out = rnnjax.dense(5, 2)\n"
+            "rnnjax.unroll(read_out, read_out.init(key), batch)",
+        ),
+        Entry(
+            "params of another table",
+            "longer = rnnjax.stack(rnnjax.embedding(20, 5), rnnjax.lstm(5, 4))\n"
+            "rnnjax.unroll(reader, longer.init(key), jnp.ones((3, 7), int))",
+            "The vocabulary has changed since. The path says which array "
+            "of the stack it is.",
+            "rnnjax.unroll(reader, reader_params, jnp.ones((3, 7), int))",
+        ),
+        Entry(
+            "no params",
+            "cell.unroll(None, carry, xs)",
+            "Params are made by `init`, once, and handed in at each call.",
+            "cell.unroll(cell.init(key), carry, xs)",
+        ),
+        Entry(
+            "no params for a batch",
+            "rnnjax.unroll(cell, None, batch)",
+            "As above.",
+            "rnnjax.unroll(cell, cell.init(key), batch)",
+        ),
+        Entry(
+            "params as a dictionary",
+            "rnnjax.unroll(cell, params._asdict(), batch)",
+            "A checkpoint may give back dictionaries. Params have the very "
+            "type that `init` returns.",
+            "rnnjax.unroll(cell, rnnjax.LSTMParams(**params._asdict()), batch)",
+        ),
+        Entry(
+            "params as a list",
+            "deep.unroll(list(deep_params), deep_carry, xs)",
+            "Those of a stack are a tuple with an entry for each layer.",
+            "deep.unroll(tuple(list(deep_params)), deep_carry, xs)",
+        ),
+        Entry(
+            "params as a plain tuple",
+            "cell.unroll(tuple(params), carry, xs)",
+            "A plain tuple does not say which array is which.",
+            "cell.unroll(rnnjax.LSTMParams(*params), carry, xs)",
+        ),
+        Entry(
+            "a cell in place of its params",
+            "cell.unroll(cell, carry, xs)",
+            "A cell has no arrays in it; they are in its params.",
+            "cell.unroll(params, carry, xs)",
+        ),
+        Entry(
+            "params for the initial carry of another cell",
+            "cell.initial_carry(rnnjax.gru(5, 4).init(key))",
+            "The dtype of the carry, and sometimes its values, come from the params.",
+            "cell.initial_carry(params)",
+        ),
+        Entry(
+            "cell and params swapped",
+            "rnnjax.unroll(params, cell, batch)",
+            "The cell comes first, as the object of a method would.",
+            "rnnjax.unroll(cell, params, batch)",
+        ),
+        Entry(
+            "params of two dtypes",
+            "mixed = params._replace(b=params.b.astype(jnp.bfloat16))\n"
+            "rnnjax.unroll(cell, mixed, batch)",
+            "The params of one cell are computed with in one dtype. For "
+            "sums in float32 beside bfloat16 weights write "
+            "`carry_dtype=jnp.float32` where the cell is made.",
+            "half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)\n"
+            "rnnjax.unroll(cell, half, batch)",
         ),
     ],
     "`carry`": [
@@ -381,6 +519,13 @@ SECTIONS: dict[str, list[Entry]] = {
             "start = rnnjax.Reset(jnp.ones(7, bool), deep_carry)\n"
             "deep.unroll(deep_params, deep_carry, xs, reset=start)",
         ),
+        Entry(
+            "a tuple in place of a Reset",
+            "cell.unroll(params, carry, xs, reset=(jnp.ones(7, bool), carry))",
+            "A `Reset` names its two parts.",
+            "start = rnnjax.Reset(where=jnp.ones(7, bool), carry=carry)\n"
+            "cell.unroll(params, carry, xs, reset=start)",
+        ),
     ],
     "`key`": [
         Entry(
@@ -445,8 +590,8 @@ SECTIONS: dict[str, list[Entry]] = {
         Entry(
             "an array as an argument of a cell",
             "rnnjax.lstm(5, 4, forget_bias=jnp.ones(4))",
-            "A cell is static and hashed by its arguments. Arrays are params: replace "
-            "them there.",
+            "Arguments of a cell are plain numbers. Arrays are params: replace them "
+            "there.",
             "params._replace(b=params.b.at[4:8].set(jnp.ones(4)))  # gates i f g o",
         ),
         Entry(
@@ -467,6 +612,144 @@ SECTIONS: dict[str, list[Entry]] = {
             "Layers are arguments.",
             "layers = [rnnjax.lstm(5, 4), rnnjax.gru(4, 2)]\nrnnjax.stack(*layers)",
         ),
+        Entry(
+            "layers that do not fit",
+            "rnnjax.stack(rnnjax.lstm(3, 5), rnnjax.dense(4, 1))",
+            "Each layer reads what the one before puts out.",
+            "rnnjax.stack(rnnjax.lstm(3, 5), rnnjax.dense(5, 1))",
+        ),
+        Entry(
+            "a layer after a bidirectional one",
+            "rnnjax.stack(rnnjax.bidirectional(rnnjax.lstm(3, 5)), rnnjax.dense(5, 1))",
+            "A bidirectional layer puts out the features of both directions.",
+            "rnnjax.stack(rnnjax.bidirectional(rnnjax.lstm(3, 5)), "
+            "rnnjax.dense(10, 1))",
+        ),
+        Entry(
+            "layers of a skip stack that do not fit",
+            "rnnjax.skip_stack(rnnjax.gru(3, 8), rnnjax.gru(8, 4))",
+            "Each layer but the first reads the input too.",
+            "rnnjax.skip_stack(rnnjax.gru(3, 8), rnnjax.gru(3 + 8, 4))",
+        ),
+        Entry(
+            "parallel cells of different inputs",
+            "rnnjax.parallel(rnnjax.lstm(3, 4), rnnjax.gru(5, 4))",
+            "All of them read the same input.",
+            "rnnjax.parallel(rnnjax.lstm(3, 4), rnnjax.gru(3, 4))",
+        ),
+        Entry(
+            "a sum of different outputs",
+            "rnnjax.parallel(rnnjax.lstm(3, 4), rnnjax.gru(3, 2), merge=jnp.add)",
+            "Outputs of different sizes can be concatenated, which is the "
+            "default, and not added.",
+            "rnnjax.parallel(rnnjax.lstm(3, 4), rnnjax.gru(3, 4), merge=jnp.add)",
+        ),
+        Entry(
+            "directions of different inputs",
+            "rnnjax.bidirectional(rnnjax.lstm(3, 4), rnnjax.lstm(5, 4))",
+            "Both directions read the same sequence.",
+            "rnnjax.bidirectional(rnnjax.lstm(3, 4), rnnjax.lstm(3, 2))",
+        ),
+        Entry(
+            "residual of unequal sizes",
+            "rnnjax.residual(cell)",
+            "Input and output are added, so they need one shape. A dense "
+            "layer beside the cell makes it.",
+            "wide = rnnjax.parallel(cell, rnnjax.dense(5, 4), merge=jnp.add)\n"
+            "rnnjax.unroll(wide, wide.init(key), batch)",
+        ),
+        Entry(
+            "highway of another output size",
+            "rnnjax.highway(cell, 5)",
+            "The gate chooses between input and output, feature by feature.",
+            "rnnjax.highway(cell, 5, output_size=4)",
+        ),
+        Entry(
+            "a function in a stack",
+            "rnnjax.stack(cell, jax.nn.relu)",
+            "A stack is made of cells; a function of one input becomes one.",
+            "rnnjax.stack(cell, rnnjax.pointwise(jax.nn.relu))",
+        ),
+        Entry(
+            "something else than a cell in a combinator",
+            "rnnjax.residual(5)",
+            "Combinators take cells.",
+            "rnnjax.residual(rnnjax.gru(5, 5))",
+        ),
+        Entry(
+            "an activation by its name",
+            'rnnjax.lstm(5, 4, activation="relu")',
+            "Functions are handed over as they are, not by name.",
+            "rnnjax.lstm(5, 4, activation=jax.nn.relu)",
+        ),
+        Entry(
+            "no activation",
+            "rnnjax.elman(5, 4, activation=None)",
+            "A linear cell has the identity.",
+            "rnnjax.elman(5, 4, activation=lambda x: x)",
+        ),
+        Entry(
+            "an array as an activation",
+            "rnnjax.elman(5, 4, activation=jnp.tanh(xs))",
+            "The function, without a call.",
+            "rnnjax.elman(5, 4, activation=jnp.tanh)",
+        ),
+        Entry(
+            "a traversal by its name",
+            'rnnjax.lstm(5, 4, traversal="fused")',
+            "Traversals are functions too, see [scan](api/scan.md).",
+            "rnnjax.lstm(5, 4, traversal=rnnjax.scan.fused)",
+        ),
+        Entry(
+            "a merge by its name",
+            'rnnjax.bidirectional(cell, merge="sum")',
+            "Keras has words for it; here it is a function of the outputs.",
+            "rnnjax.bidirectional(cell, merge=jnp.add)",
+        ),
+        Entry(
+            "a word for a number",
+            'rnnjax.lstm(5, 4, forget_bias="one")',
+            "Often an argument of the command line that was not converted.",
+            'rnnjax.lstm(5, 4, forget_bias=float("1"))',
+        ),
+        Entry(
+            "a word for True or False",
+            'rnnjax.gru(5, 4, reset_after="no")',
+            "A word that is not empty would count as True.",
+            "rnnjax.gru(5, 4, reset_after=False)",
+        ),
+        Entry(
+            "a word for a rate",
+            'rnnjax.dropout("half")',
+            "As above.",
+            "rnnjax.dropout(0.5)",
+        ),
+        Entry(
+            "no rate",
+            "rnnjax.zoneout(cell, None)",
+            "A rate of zero keeps nothing back.",
+            "rnnjax.zoneout(cell, 0.0)",
+        ),
+        Entry(
+            "a traced rate",
+            "jax.jit(lambda rate: rnnjax.dropout(rate).init(key))(0.5)",
+            "A cell is made outside of what is compiled. Change the rate "
+            "by another cell.",
+            "dropped = rnnjax.dropout(0.5)\n"
+            "jax.jit(lambda x: dropped.unroll((), (), x, key=key)[1])(xs)",
+        ),
+        Entry(
+            "unknown names of params to drop",
+            'rnnjax.drop_connect(cell, 0.5, names=("w_xx",))',
+            "The names are the fields of the params.",
+            'rnnjax.drop_connect(cell, 0.5, names=("w_hh",))',
+        ),
+        Entry(
+            "a plain string of names to drop",
+            'rnnjax.drop_connect(cell, 0.5, names="w_hh")',
+            "A string is a sequence of letters; a tuple of one needs its comma.",
+            'rnnjax.drop_connect(cell, 0.5, names=("w_hh",))',
+        ),
     ],
     "Running a cell": [
         Entry(
@@ -477,19 +760,102 @@ SECTIONS: dict[str, list[Entry]] = {
             "both.unroll(both_params, both_carry, xs)",
         ),
         Entry(
-            "residual of unequal sizes",
-            "rnnjax.residual(cell).unroll(params, carry, xs)",
-            "Input and output are added, so they need one shape. A dense layer beside "
-            "the cell makes it.",
-            "wide = rnnjax.parallel(cell, rnnjax.dense(5, 4), merge=jnp.add)\n"
-            "rnnjax.unroll(wide, wide.init(key), batch)",
-        ),
-        Entry(
             "a name that is not in a trace",
             'rnnjax.trace(cell, params, carry, xs)["gate"]',
             "The names are those that the cell gives to `rnnjax.observe`; printing the "
             "trace shows them.",
             'rnnjax.trace(cell, params, carry, xs)["f"]',
+        ),
+        Entry(
+            "a step that returns only its carry",
+            "def step(w, h, x):\n"
+            "    return jnp.tanh(h @ w + x)\n"
+            "\n"
+            "\n"
+            "own = mine(step)\n"
+            "own.unroll(own.init(key), jnp.zeros(5), xs)",
+            "A step returns the next carry and the output, which may be "
+            "the same array.",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h, h\n"
+            "\n"
+            "\n"
+            "rnnjax.testing.check_cell(mine(step), xs[0])",
+        ),
+        Entry(
+            "a step that returns a carry of another shape",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h[:1], h\n"
+            "\n"
+            "\n"
+            "own = mine(step)\n"
+            "own.unroll(own.init(key), jnp.zeros(5), xs)",
+            "The carry is what the next step gets, so it keeps its shape.",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h, h\n"
+            "\n"
+            "\n"
+            "rnnjax.testing.check_cell(mine(step), xs[0])",
+        ),
+        Entry(
+            "a step that returns a carry of another dtype",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h.astype(jnp.bfloat16), h\n"
+            "\n"
+            "\n"
+            "own = mine(step)\n"
+            "own.step(own.init(key), jnp.zeros(5), xs[0])",
+            "It keeps its dtype, that of the params.",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h, h\n"
+            "\n"
+            "\n"
+            "rnnjax.testing.check_cell(mine(step), xs[0])",
+        ),
+        Entry(
+            "a step that returns a carry of another structure",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return (h, h), h\n"
+            "\n"
+            "\n"
+            "own = mine(step)\n"
+            "rnnjax.unroll(own, own.init(key), batch)",
+            "What `initial_carry` makes, every step returns.",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h, h\n"
+            "\n"
+            "\n"
+            "rnnjax.testing.check_cell(mine(step), xs[0])",
+        ),
+        Entry(
+            "a check of a cell that changes its carry",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h[:1], h\n"
+            "\n"
+            "\n"
+            "rnnjax.testing.check_cell(mine(step), xs[0])",
+            "`check_cell` names the law that is broken.",
+            "def step(w, h, x):\n"
+            "    h = jnp.tanh(h @ w + x)\n"
+            "    return h, h\n"
+            "\n"
+            "\n"
+            "rnnjax.testing.check_cell(mine(step), xs[0])",
+        ),
+        Entry(
+            "a call of a cell",
+            "cell(xs)",
+            "A cell is data: four functions and a description. Params and "
+            "carry are handed in.",
+            "rnnjax.unroll(cell, params, batch)",
         ),
     ],
     "Padding and decoding": [

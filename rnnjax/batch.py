@@ -55,6 +55,7 @@ def unroll(
     >>> ys.shape, bool((ys[0, 4] == carry.h[0]).all()), bool((ys[0, 5:] == 0).all())
     ((3, 25, 8), True, True)
     """
+    checks.model(cell, params)
     batch, time = _batch_and_time(xs)
     start = jax.eval_shape(cell.initial_carry, params)
     expected = jax.tree.map(
@@ -68,11 +69,8 @@ def unroll(
         lengths = checks.lengths(lengths, batch, time)
         counted = jnp.arange(time, dtype=lengths.dtype) < lengths[:, None]
         mask = counted if mask is None else mask & counted
-    if isinstance(reset, Reset):
-        where = checks.flags("reset.where", reset.where, (batch, time))
-        reset = Reset(where, checks.carry(reset.carry, expected, name="reset.carry"))
-    elif reset is not None:
-        reset = checks.flags("reset", reset, (batch, time))
+    if reset is not None:
+        reset = checks.reset(reset, expected, (batch, time))
     keys = None
     if key is not None:
         keys = jax.tree.map(lambda k: jax.random.split(k, batch), checks.noise_key(key))
@@ -114,6 +112,7 @@ def static_unroll(
     >>> ys.shape
     (5, 4)
     """
+    checks.model(cell, params)
     start = cell.initial_carry(params)
     carry, mask, reset = signals.read(start, carry, xs, mask, reset)
     xs = jax.tree.map(jnp.asarray, xs)
@@ -173,11 +172,12 @@ def _params_spec(cell: Cell, dtype: Any) -> Params:
         floating = jnp.issubdtype(s.dtype, jnp.floating)
         return jax.ShapeDtypeStruct(s.shape, dtype) if floating else s
 
-    params = jax.eval_shape(cell.init, jax.random.key(0))
+    params = jax.eval_shape(checks.cell("cell", cell).init, jax.random.key(0))
     return params if dtype is None else jax.tree.map(cast, params)
 
 
 def _batch_and_time(xs: Any) -> tuple[int, int]:
+    checks.arrays("xs", xs)
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
     leading = {shape[:2] for shape in shapes}
     if len(leading) != 1 or len(shapes[0]) < 2:

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 
-from rnnjax import checks, kernels, scan, signals
+from rnnjax import checks, guards, kernels, scan, signals
 from rnnjax.cell import Cell, InitFn, InitialCarryFn
 
 
@@ -42,8 +42,9 @@ def recurrence(
         are, while states, sums and outputs keep float32.
 
     Raises:
-      ValueError, TypeError: from the cell's ``step`` and ``unroll``, for inputs,
-        carries, masks, resets and keys that do not fit.
+      ValueError, TypeError: from the cell's functions, for params, inputs, carries,
+        masks, resets and keys that do not fit, and for a ``step`` that returns anything
+        but a carry in the form that it got, and an output.
 
     >>> from typing import NamedTuple
     >>> import jax, jax.numpy as jnp, rnnjax
@@ -67,6 +68,12 @@ def recurrence(
     ...     return rnnjax.recurrence(init, initial_carry, project, step)
     >>> rnnjax.testing.check_cell(leaky(3, 4), jnp.ones(3))
     """
+    checks.function("init", init, "lambda key: ()")
+    checks.function("initial_carry", initial_carry, "lambda params: jnp.zeros(4)")
+    checks.function("project", project, "lambda params, x: x")
+    checks.function("step", step, "a function of (params, carry, z)")
+    checks.shape("input_shape", input_shape)
+    checks.function("traversal", traversal, "rnnjax.scan.fused")
     kernels.check(traversal, step)
     if carry_dtype is not None:
         carry_dtype = checks.floating("carry_dtype", carry_dtype)
@@ -78,22 +85,31 @@ def recurrence(
     def first_carry(params):
         return initial_carry(computed(params))
 
-    def checked_step(params, carry, x):
+    def own_step(params, carry, z):
+        return guards.returned(_place(step), step(params, carry, z), carry)
+
+    # A kernel takes the very step that it knows.
+    whole_step = step if isinstance(step, kernels.Known) else own_step
+
+    def one_step(params, carry, x):
         params = computed(params)
         x = checks.step_input(x, input_shape, checks.float_dtype(params))
-        with checks.params_of(init, params):
-            start = jax.eval_shape(initial_carry, params)
-        carry = checks.carry(carry, start)
-        with checks.params_of(init, params):
-            return step(params, carry, project(params, x))
+        carry = checks.carry(carry, jax.eval_shape(initial_carry, params))
+        return whole_step(params, carry, project(params, x))
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         params = computed(params)
         xs, _ = checks.sequence(xs, input_shape, checks.float_dtype(params))
-        with checks.params_of(init, params):
-            start = initial_carry(params)
+        start = initial_carry(params)
         carry, mask, reset = signals.read(start, carry, xs, mask, reset, key)
-        with checks.params_of(init, params):
-            return traversal(project, step, params, carry, xs, mask=mask, reset=reset)
+        beside = {"mask": mask, "reset": reset}
+        return traversal(project, whole_step, params, carry, xs, **beside)
 
-    return Cell(init, first_carry, checked_step, unroll)
+    functions = (init, first_carry, one_step, unroll)
+    return Cell(*guards.guarded(None, functions, one_dtype=True))
+
+
+def _place(step: signals.Step) -> str:
+    """What to call the step of a cell that has no name yet: ``leaky.step``."""
+    name = getattr(step, "__qualname__", "step")
+    return name.replace(".<locals>", "")

@@ -8,10 +8,12 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeAlias
+from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeAlias
 
 import jax
 from jax import Array
+
+from rnnjax import forms, guards
 
 Params: TypeAlias = Any
 """What training changes: a pytree of arrays, in built-in cells a NamedTuple."""
@@ -208,6 +210,15 @@ class Cell:
     unroll: UnrollFn
     spec: Spec | None = None
 
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Say how a cell is run, which is not by calling it."""
+        raise TypeError(
+            f"{self} was called; expected a call of one of its functions. Write "
+            "carry, ys = rnnjax.unroll(cell, params, xs) for a batch (batch, time, "
+            "...), with params = cell.init(jax.random.key(0)), or cell.unroll(params, "
+            "carry, xs) for one sequence."
+        )
+
     def __eq__(self, other: object) -> bool:
         if self is other or not isinstance(other, Cell):
             return self is other
@@ -268,12 +279,14 @@ def constructor(build: Callable[_Arguments, Cell]) -> Callable[_Arguments, Cell]
                 hash(value)
             except TypeError:
                 raise TypeError(
-                    f"{name} of {build.__name__} is {value!r}, which cannot be hashed; "
+                    f"{name} of {build.__name__} is {forms.outline(value)}, which "
+                    "cannot be hashed; "
                     "a cell is static and its arguments must be plain values. Write a "
                     "number, a tuple or a function; arrays belong in params."
                 ) from None
         spec = Spec(construct, tuple(bound.arguments.items()))
-        return Cell(cell.init, cell.initial_carry, cell.step, cell.unroll, spec)
+        functions = (cell.init, cell.initial_carry, cell.step, cell.unroll)
+        return Cell(*guards.guarded(spec, functions), spec)
 
     return construct
 
@@ -284,5 +297,6 @@ def _readable(value: Any) -> str:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two functions come from the same place in the source."""
+    one, other = inspect.unwrap(one), inspect.unwrap(other)
     code = getattr(one, "__code__", None)
     return one is other or (code is not None and code is getattr(other, "__code__", 0))

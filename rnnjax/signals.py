@@ -66,11 +66,8 @@ def read(
         mask = checks.flags("mask", mask, (time,))
     if reset is None:
         return carry, mask, None
-    if not isinstance(reset, Reset):
-        return carry, mask, Reset(checks.flags("reset", reset, (time,)), start)
-    target = checks.carry(reset.carry, start, name="reset.carry")
-    where = checks.flags("reset.where", reset.where, (time,))
-    return carry, mask, Reset(where, target)
+    reset = checks.reset(reset, start, (time,))
+    return carry, mask, reset if isinstance(reset, Reset) else Reset(reset, start)
 
 
 def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.nn.initializers import glorot_uniform, orthogonal
 
-from rnnjax import checks, scan
+from rnnjax import checks, forms, scan
 from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.cells.lstm import LSTMCarry
@@ -80,6 +80,7 @@ def conv_lstm(
     ((8, 8, 4), (10, 8, 8, 4))
     """
     checks.size("features", features)
+    checks.number("forget_bias", forget_bias)
     kernel, strides, space = _geometry(input_shape, kernel_size, strides, padding)
 
     def init(key):
@@ -209,16 +210,14 @@ def _geometry(input_shape, kernel_size, strides, padding):
     """The sizes of the kernel and the strides, and the space of the carry."""
     if not isinstance(input_shape, tuple) or len(input_shape) not in (2, 3, 4):
         raise ValueError(
-            f"input_shape is {input_shape!r}; expected a tuple of 1 to 3 spatial "
-            "dimensions and the channels. Write input_shape=(height, width, channels)."
+            f"input_shape is {forms.outline(input_shape)}; expected a tuple of 1 to 3 "
+            "spatial dimensions and the channels. Write input_shape=(height, width, "
+            "channels)."
         )
     for size in input_shape:
         checks.size("input_shape", size)
-    if padding not in ("SAME", "VALID"):
-        raise ValueError(
-            f"padding is {padding!r}; expected 'SAME' or 'VALID'. Write "
-            "padding='SAME', and pad the input by jnp.pad for anything else."
-        )
+    write = "padding='SAME', and pad the input by jnp.pad for anything else"
+    checks.choice("padding", padding, ("SAME", "VALID"), write)
     *space, _ = input_shape
     kernel = _each("kernel_size", kernel_size, len(space))
     strides = _each("strides", strides, len(space))
@@ -239,7 +238,8 @@ def _each(name, value, dimensions):
     values = value if isinstance(value, tuple) else (value,) * dimensions
     if len(values) != dimensions:
         raise ValueError(
-            f"{name} is {value!r}; expected one number, or a tuple of {dimensions}, "
-            f"one for each spatial dimension. Write {name}={(3,) * dimensions}."
+            f"{name} is {forms.outline(value)}; expected one number, or a tuple of "
+            f"{dimensions}, one for each spatial dimension. Write "
+            f"{name}={(3,) * dimensions}."
         )
     return tuple(checks.size(name, v) for v in values)

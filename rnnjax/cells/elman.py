@@ -60,6 +60,7 @@ def elman(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.activation(activation)
 
     if traversal is None:
         traversal = _KERNELS.get(activation, scan.default)

@@ -119,26 +119,25 @@ def full_lstm(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.flag("peepholes", peepholes)
+    checks.flag("coupled", coupled)
+    checks.number("forget_bias", forget_bias)
+    checks.activation(activation)
+    checks.positive("epsilon", epsilon, example=1e-5)
     if projection_size is not None:
         checks.size("projection_size", projection_size)
     elif projection_clip is not None:
         raise ValueError(
-            f"projection_clip is {projection_clip} without a projection; expected both "
-            f"or neither. Write projection_size={hidden_size} beside it, or clip the "
-            "memory by cell_clip."
+            f"projection_clip is {projection_clip!r} without a projection; expected "
+            f"both or neither. Write projection_size={hidden_size} beside it, or clip "
+            "the memory by cell_clip."
         )
     for name, clip in (("cell_clip", cell_clip), ("projection_clip", projection_clip)):
-        if clip is not None and not clip > 0:
-            raise ValueError(
-                f"{name} is {clip!r}; expected a positive magnitude, or None for no "
-                f"clipping. Write {name}=3.0."
-            )
-    if layer_norm not in (None, "gates", "products"):
-        raise ValueError(
-            f"layer_norm is {layer_norm!r}; expected 'gates', 'products' or None. "
-            "Write layer_norm='gates' for TensorFlow's form, 'products' for the "
-            "paper's."
-        )
+        if clip is not None:
+            checks.positive(name, clip, example=3.0)
+    if layer_norm is not None:
+        write = "'gates' for TensorFlow's form, 'products' for the paper's, or None"
+        checks.choice("layer_norm", layer_norm, ("gates", "products"), write)
     gates = 3 if coupled else 4
     columns = gates * hidden_size
     output_size = hidden_size if projection_size is None else projection_size

@@ -85,6 +85,8 @@ def grid_lstm(
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
     checks.size("layers", layers)
+    checks.number("forget_bias", forget_bias)
+    checks.flag("depth_last", depth_last)
 
     def init(key):
         key_in, *keys = jax.random.split(checks.key(key), 1 + 2 * layers)

@@ -67,6 +67,7 @@ def glstm(
     ((2, 3, 12), (6,), (10, 6))
     """
     checks.size("groups", groups)
+    checks.number("forget_bias", forget_bias)
     for name, size in (("input_size", input_size), ("hidden_size", hidden_size)):
         if checks.size(name, size) % groups:
             raise ValueError(

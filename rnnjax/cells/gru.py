@@ -71,6 +71,7 @@ def gru(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.flag("reset_after", reset_after)
 
     if traversal is None:
         traversal = kernels.gru if reset_after else kernels.gru_before

@@ -74,6 +74,7 @@ def indrnn(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.activation(activation)
 
     def init(key):
         return _init(key, input_size, hidden_size, 1, 0.0)
@@ -128,6 +129,7 @@ def indy_lstm(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.number("forget_bias", forget_bias)
 
     def init(key):
         params = _init(key, input_size, hidden_size, 4, -1.0)

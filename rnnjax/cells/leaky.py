@@ -140,6 +140,7 @@ def dale_rnn(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.number("excitatory", excitatory, example=0.8)
     exciting = round(excitatory * hidden_size)
     if not 0 < exciting < hidden_size:
         raise ValueError(
@@ -251,12 +252,13 @@ def low_rank_rnn(
 
 def _leaky(init, recurrent, input_size, hidden_size, dt, noise, activation, traversal):
     """The Euler step and its noise, around ``recurrent(params, r)``."""
-    if not 0 < dt <= 1:
+    checks.activation(activation)
+    if not 0 < checks.number("dt", dt, example=0.2) <= 1:
         raise ValueError(
             f"dt is {dt!r}; expected a step in (0, 1], in units of the time constant. "
             "Write dt=20 / 100 for steps of 20 ms and a time constant of 100 ms."
         )
-    if not noise >= 0:
+    if checks.number("noise", noise, example=0.05) < 0:
         raise ValueError(
             f"noise is {noise!r}; expected a standard deviation, 0 or more. Write "
             "noise=0.05, and a key where you unroll."

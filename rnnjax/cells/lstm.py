@@ -74,6 +74,8 @@ def lstm(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.number("forget_bias", forget_bias)
+    checks.activation(activation)
 
     if traversal is None:
         traversal = kernels.lstm if activation is jnp.tanh else scan.default

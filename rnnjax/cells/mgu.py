@@ -70,6 +70,8 @@ def mgu(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.flag("reset_after", reset_after)
+    checks.number("forget_bias", forget_bias)
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 2)

@@ -119,6 +119,7 @@ def min_lstm(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.number("forget_bias", forget_bias)
 
     def init(key):
         params = _init(key, input_size, hidden_size, 3)

@@ -97,12 +97,15 @@ def phased_lstm(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
-    if not 0 < ratio_on < 1:
+    checks.flag("peepholes", peepholes)
+    checks.number("leak", leak, example=0.001)
+    checks.number("forget_bias", forget_bias)
+    if not 0 < checks.number("ratio_on", ratio_on, example=0.05) < 1:
         raise ValueError(
             f"ratio_on is {ratio_on!r}; expected a share of the period between 0 and "
             "1, both excluded. Write ratio_on=0.05."
         )
-    if not longest_period >= 1:
+    if checks.number("longest_period", longest_period, example=1000.0) < 1:
         raise ValueError(
             f"longest_period is {longest_period!r}; expected 1 or more, as periods "
             "start between 1 and it. Write longest_period=1000.0, and times in a unit "

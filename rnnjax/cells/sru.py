@@ -72,6 +72,8 @@ def sru(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.flag("recurrent_gates", recurrent_gates)
+    checks.activation(activation)
     blocks = 3 if input_size == hidden_size else 4
 
     def init(key):

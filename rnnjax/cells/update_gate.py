@@ -61,6 +61,8 @@ def ugrnn(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
+    checks.number("forget_bias", forget_bias)
+    checks.activation(activation)
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 2)
@@ -129,6 +131,7 @@ def intersection_rnn(
     (10, 5)
     """
     checks.size("size", size)
+    checks.number("forget_bias", forget_bias)
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), size, size, 4)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks, signals
-from rnnjax.cell import Carry, Cell, NoStepError, Params, Reset, constructor
+from rnnjax.cell import Carry, Cell, Reset, constructor
+from rnnjax.combinators import features
 
 
 @constructor
@@ -27,7 +28,8 @@ def stack(*cells: Cell) -> Cell:
     >>> ys.shape, carry[1].shape
     ((7, 1), (10,))
     """
-    _at_least_one("stack", cells)
+    checks.cells("stack", cells)
+    features.one_after_the_other("stack", cells)
 
     def step(params, carry, x):
         after = []
@@ -69,7 +71,8 @@ def skip_stack(*cells: Cell) -> Cell:
     >>> ys.shape, bool((ys[-1, 8:] == carry[1]).all())
     ((7, 12), True)
     """
-    plain = stack(*cells)
+    checks.cells("skip_stack", cells)
+    features.one_after_the_other("skip_stack", cells, _concatenate)
 
     def through(walks, x):
         """Feed every cell and join what comes out, for one step or a sequence."""
@@ -88,7 +91,7 @@ def skip_stack(*cells: Cell) -> Cell:
         walks = _unrolls("skip_stack", cells, params, carry, mask, reset, key)
         return through(walks, xs)
 
-    return Cell(plain.init, plain.initial_carry, step, unroll)
+    return Cell(_init_all(cells), _initial_carries(cells), step, unroll)
 
 
 def _concatenate(*outputs: Array) -> Array:
@@ -110,7 +113,9 @@ def parallel(*cells: Cell, merge: Callable[..., Any] = _concatenate) -> Cell:
     >>> ys.shape
     (7, 6)
     """
-    _at_least_one("parallel", cells)
+    checks.cells("parallel", cells)
+    checks.function("merge", merge, "jnp.add")
+    features.side_by_side("parallel", cells, merge)
 
     def step(params, carry, x):
         done = [step(x) for step in _steps("parallel", cells, params, carry)]
@@ -139,6 +144,7 @@ def reverse(cell: Cell) -> Cell:
     >>> bool((ys[0] == h).all())
     True
     """
+    checks.cell("cell", cell)
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         start = cell.initial_carry(params)
@@ -147,7 +153,8 @@ def reverse(cell: Cell) -> Cell:
         carry, ys = cell.unroll(params, carry, xs, mask=mask, reset=reset, key=key)
         return carry, signals.flip(ys)[0]
 
-    return Cell(cell.init, cell.initial_carry, _no_step, unroll)
+    step = features.backwards(cell.step)
+    return Cell(cell.init, cell.initial_carry, step, unroll)
 
 
 @constructor
@@ -174,26 +181,13 @@ def bidirectional(
     >>> ys.shape, bool((ys[-1, :4] == f.h).all()), bool((ys[0, 4:] == b.h).all())
     ((7, 8), True, True)
     """
-    backward = forward if backward is None else backward
+    checks.cell("forward", forward)
+    backward = forward if backward is None else checks.cell("backward", backward)
+    checks.function("merge", merge, "jnp.add")
+    features.side_by_side("bidirectional", (forward, backward), merge)
     cell = parallel(forward, reverse(backward), merge=merge)
-    return Cell(cell.init, cell.initial_carry, _no_step, cell.unroll)
-
-
-def _no_step(params: Params, carry: Carry, x: Any) -> tuple[Carry, Any]:
-    raise NoStepError(
-        "step of a cell that walks time backwards was called; it would need inputs "
-        "that are still to come. Write cell.unroll(params, carry, xs) on the whole "
-        "sequence."
-    )
-
-
-def _at_least_one(name: str, cells: tuple[Cell, ...]) -> None:
-    wrong = [cell for cell in cells if not isinstance(cell, Cell)]
-    if wrong or not cells:
-        raise TypeError(
-            f"{name} got {wrong or 'nothing'}; expected one or more cells. Write "
-            f"{name}(rnnjax.lstm(8, 16), rnnjax.lstm(16, 4)), a list as {name}(*cells)."
-        )
+    step = features.backwards(cell.step)
+    return Cell(cell.init, cell.initial_carry, step, cell.unroll)
 
 
 def _init_all(cells: tuple[Cell, ...]):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, signals
+from rnnjax import checks, guards, signals
 from rnnjax.cell import Cell, InitFn, Params, constructor
 
 
@@ -39,6 +39,9 @@ def time_distributed(
     >>> ys.shape
     (7, 2)
     """
+    checks.function("init", init, "lambda key: ()")
+    checks.function("apply", apply, "lambda params, x: x @ params")
+    checks.shape("input_shape", input_shape)
 
     def initial_carry(params):
         return ()
@@ -54,7 +57,8 @@ def time_distributed(
         ys = jax.vmap(apply, in_axes=(None, 0))(params, xs)
         return carry, ys if mask is None else signals.zero_padding(ys, mask)
 
-    return Cell(init, initial_carry, step, unroll)
+    functions = (init, initial_carry, step, unroll)
+    return Cell(*guards.guarded(None, functions, one_dtype=True))
 
 
 @constructor
@@ -68,6 +72,7 @@ def pointwise(function: Callable[[Any], Any]) -> Cell:
     >>> bool((ys >= 0).all())
     True
     """
+    checks.function("function", function, "jax.nn.relu")
     return time_distributed(lambda key: (), lambda params, x: function(x))
 
 
@@ -124,7 +129,7 @@ def embedding(vocabulary_size: int, embedding_size: int) -> Cell:
         return jax.random.normal(checks.key(key), shape)
 
     def look_up(table, x):
-        x = jnp.asarray(x)
+        x = checks.array("x", x)
         if not jnp.issubdtype(x.dtype, jnp.integer):
             raise TypeError(
                 f"x of an embedding has dtype {x.dtype}; expected integers, the ids of "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, signals
+from rnnjax import checks, forms, guards, signals
 from rnnjax.cell import Cell, Keys, constructor
 from rnnjax.combinators.memoryless import time_distributed
 from rnnjax.combinators.stepping import draws, walk
@@ -101,9 +101,10 @@ def with_dropout(
     >>> bool(jnp.allclose(noisy[0], ys[0], atol=1e-6)), bool(jnp.allclose(noisy, ys))
     (True, False)
     """
+    checks.cell("cell", cell)
     checks.rate("inputs", inputs)
     checks.rate("outputs", outputs)
-    for rate in jax.tree.leaves(state):
+    for rate in _several("state", state):
         checks.rate("state", rate)
     _known(per)
 
@@ -171,8 +172,9 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
     >>> bool((ys[-1] == carry.h).all())
     True
     """
-    for r in jax.tree.leaves(rate):
-        if not 0 <= r <= 1:
+    checks.cell("cell", cell)
+    for r in _several("rate", rate):
+        if not 0 <= checks.number("rate", r, example=0.1) <= 1:
             raise ValueError(
                 f"rate is {rate!r}; expected probabilities in [0, 1]: the share of the "
                 "state that is kept from the step before. Write rate=0.1."
@@ -246,7 +248,7 @@ def drop_connect(
       names: the fields of the params that are dropped, in every layer of a stack.
 
     Raises:
-      ValueError: if no params have such a name.
+      ValueError: for a name that no params have.
 
     Reference: Wan et al. 2013, Regularization of neural networks using DropConnect;
     on recurrent weights: Merity, Keskar, Socher 2018, arXiv:1708.02182.
@@ -259,20 +261,14 @@ def drop_connect(
     >>> ys.shape
     (7, 4)
     """
+    checks.cell("cell", cell)
     checks.rate("rate", rate)
-
-    def init(key):
-        params = cell.init(key)
-        fields = {
-            _field(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
-        }
-        if not fields & set(names):
-            raise ValueError(
-                f"names is {names!r}, but the params of {cell} have the fields "
-                f"{sorted(map(str, fields))}. Write names=(...) with those that hold "
-                "the recurrent weights."
-            )
-        return params
+    if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names):
+        raise TypeError(
+            f"names is {forms.outline(names)}; expected a tuple of names of params. "
+            "Write names=('w_hh',), with the comma."
+        )
+    _there(names, cell)
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
         if key is None:
@@ -287,7 +283,35 @@ def drop_connect(
         )
         return cell.unroll(dropped, carry, xs, mask=mask, reset=reset, key=inner)
 
-    return Cell(init, cell.initial_carry, cell.step, unroll)
+    return Cell(cell.init, cell.initial_carry, cell.step, unroll)
+
+
+def _there(names: tuple[str, ...], cell: Cell) -> None:
+    """Refuse names that no params of a cell have; one of them in some layer will do."""
+    made = guards.made(cell.init)
+    if made is None:
+        return
+    leaves = jax.tree_util.tree_leaves_with_path(made)
+    fields = {_field(path) for path, _ in leaves}
+    wrong = [name for name in names if name not in fields]
+    if wrong or not names:
+        raise ValueError(
+            f"names is {names!r}, but the params of {cell} have the fields "
+            f"{sorted(map(str, fields))}. Write names=(...) with those that hold "
+            "the recurrent weights."
+        )
+
+
+def _several(name: str, rates: Any) -> tuple[Any, ...]:
+    """One rate, or a tuple with one for each leaf."""
+    if not isinstance(rates, tuple):
+        return (rates,)
+    if not rates:
+        raise ValueError(
+            f"{name} is (); expected a number, or one for each leaf of the carry. "
+            f"Write {name}=0.1."
+        )
+    return rates
 
 
 def _split_tree(key: Array, tree: Any) -> Any:
@@ -337,11 +361,8 @@ def _rates(name: str, rate: Any, tree: Any) -> Any:
 
 
 def _known(per: str) -> None:
-    if per not in ("step", "sequence"):
-        raise ValueError(
-            f"per is {per!r}; expected 'step' for a new mask at each step, or "
-            "'sequence' for one mask. Write per='sequence'."
-        )
+    write = "per='step' for a new mask at each step, per='sequence' for one mask"
+    checks.choice("per", per, ("step", "sequence"), write)
 
 
 def _floating(a: Any) -> bool:

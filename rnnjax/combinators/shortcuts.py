@@ -8,6 +8,7 @@ from jax import Array
 
 from rnnjax import checks, signals
 from rnnjax.cell import Cell, Params, constructor
+from rnnjax.combinators import features
 from rnnjax.observation import observe
 
 
@@ -24,6 +25,8 @@ def residual(cell: Cell) -> Cell:
     >>> bool((y == carry + 1).all())
     True
     """
+    checks.cell("cell", cell)
+    features.around("residual", cell)
 
     def add(y, x):
         x = jnp.asarray(x)
@@ -95,9 +98,12 @@ def highway(
     >>> ys.shape
     (7, 4)
     """
+    checks.cell("cell", cell)
     checks.size("input_size", input_size)
+    checks.number("carry_bias", carry_bias)
     output_size = input_size if output_size is None else output_size
     checks.size("output_size", output_size)
+    features.between("highway", cell, input_size, output_size)
 
     def init(key):
         keys = jax.random.split(checks.key(key), 3)

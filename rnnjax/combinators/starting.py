@@ -29,6 +29,7 @@ def learned_carry(cell: Cell) -> Cell:
     >>> cell.initial_carry(params) is params.carry
     True
     """
+    checks.cell("cell", cell)
 
     def init(key):
         params = cell.init(key)
@@ -92,6 +93,9 @@ def with_initial_carry(
     >>> ys.shape
     (2, 7, 4)
     """
+    checks.cell("cell", cell)
+    checks.function("init", init, "lambda key: ()")
+    checks.function("start", start, "lambda start_params: jnp.zeros(4)")
 
     def init_both(key):
         key_cell, key_start = jax.random.split(checks.key(key))

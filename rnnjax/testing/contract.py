@@ -1,5 +1,6 @@
 """The seven laws, each written from its words and apart from the library's own way."""
 
+import contextlib
 import functools
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Literal
 
+from rnnjax import guards
 from rnnjax.cell import Cell, Keys, NoStepError
 from rnnjax.testing import drawing
 from rnnjax.testing.comparing import (
@@ -90,12 +92,21 @@ class _Checks:
         self.x = drawing.cast(x, dtype)
         self.carry = drawing.perturbed(keys[2], cell.initial_carry(self.params))
         self.xs = drawing.draw(keys[3], self.x, (_TIME,))
+        self.carry_comes_back()
         run = jax.eval_shape(self._unroll, *self.given)
         self.weights = drawing.draw(keys[4], run)
         self.keys = Keys(jax.random.key(1), jax.random.key(2))
         # Each function is compiled once for each length and set of signals.
         self.unroll = jax.jit(pulled_back(self._unroll))
         self.begin = jax.jit(pulled_back(cell.initial_carry))
+
+    def carry_comes_back(self):
+        """Say it by law 6 where other laws would stumble over it first."""
+        runs = {"step": (self.cell.step, self.x), "unroll": (self.cell.unroll, self.xs)}
+        for name, (run, x) in runs.items():
+            with _law_6(self.cell), contextlib.suppress(NoStepError):
+                result = jax.eval_shape(run, self.params, self.carry, x)
+                guards.returned(name, result, self.carry)
 
     @property
     def given(self):
@@ -295,7 +306,8 @@ class _Checks:
         for dtype in dtypes:
             params, xs = drawing.cast((self.params, self.xs), dtype)
             before = jax.eval_shape(self.cell.initial_carry, params)
-            after, _ = jax.eval_shape(self.cell.unroll, params, before, xs)
+            with _law_6(self.cell):
+                after, _ = jax.eval_shape(self.cell.unroll, params, before, xs)
             law = f"law 6 (the carry keeps its form) in {dtype.__name__}"
             assert_same_form(law, self.cell, before, after)
 
@@ -378,3 +390,14 @@ def _cotangents(grads: Any, carry: Any) -> Any:
 
 def _join(one: Any, other: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, other)
+
+
+@contextlib.contextmanager
+def _law_6(cell: Cell):
+    """Name the law that a cell breaks which says so itself."""
+    try:
+        yield
+    except guards.FormError as error:
+        raise AssertionError(
+            f"law 6 (the carry keeps its form) does not hold for {cell}: {error}"
+        ) from error

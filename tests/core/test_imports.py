@@ -15,6 +15,8 @@ ROOT = Path(rnnjax.__file__).parent
 # From the ground up: a module imports from its own layer and from those below it.
 # Training stands alone.
 LAYERS = [
+    {"forms"},
+    {"guards"},
     {"cell", "observation", "version"},
     {"checks"},
     {"signals", "initializers"},

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import rnnjax
+from rnnjax.guards import FormError
 
 CELL = rnnjax.lstm(5, 4)
 STACK = rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(4, 2))
@@ -35,7 +36,29 @@ def batch(inputs=None, cell=CELL, **arguments):
 
 
 def batch_of(given):
-    return rnnjax.unroll(CELL, given, xs(3, 7, 5))
+    return batch_with(CELL, given)
+
+
+def batch_with(cell, given, inputs=None):
+    return rnnjax.unroll(cell, given, xs(3, 7, 5) if inputs is None else inputs)
+
+
+def run_step(cell):
+    given = params(cell)
+    return cell.step(given, cell.initial_carry(given), xs(5))
+
+
+@rnnjax.constructor
+def mine(finish):
+    def step(w, h, x):
+        return finish(jnp.tanh(h @ w + x))
+
+    return rnnjax.recurrence(
+        lambda key: jax.random.normal(key, (5, 5)),
+        lambda w: jnp.zeros(5, w.dtype),
+        lambda w, x: x,
+        step,
+    )
 
 
 def lstm_carry(*shape, dtype=None):
@@ -95,11 +118,6 @@ MISUSES = {
         ValueError,
         r"x has shape \(6,\).*\(5,\).*input_size=6",
     ),
-    "wrong feature size in the second cell of a stack": (
-        lambda: run(cell=rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(3, 2))),
-        ValueError,
-        r"xs has shape \(7, 4\).*\(time, 3\)",
-    ),
     "integer inputs": (
         lambda: run(xs(dtype=int)),
         TypeError,
@@ -138,12 +156,12 @@ MISUSES = {
     "params of another cell in step": (
         lambda: CELL.step(params(rnnjax.lstm(3, 4)), start(), xs(5)),
         ValueError,
-        r"params is .*\[3,16\].*made for .*\[5,16\].*params = cell.init\(key\)",
+        r"params.w_ih is .*\[3,16\].*made for .*\[5,16\].*params = cell.init\(key\)",
     ),
     "params of an ensemble": (
         lambda: batch_of(jax.vmap(CELL.init)(jax.random.split(jax.random.key(0), 3))),
         ValueError,
-        r"params is .*\[3,5,16\].*made for .*\[5,16\].*jax.vmap\(",
+        r"params.w_ih is .*\[3,5,16\].*made for .*\[5,16\].*jax.vmap\(",
     ),
     "carry of another structure": (
         lambda: run(carry=jnp.zeros(4)),
@@ -318,7 +336,7 @@ MISUSES = {
     "an array as an argument of a cell": (
         lambda: rnnjax.lstm(5, 4, forget_bias=jnp.ones(4)),
         TypeError,
-        r"forget_bias of lstm is .*hashed.*number, a tuple or a function",
+        r"forget_bias is float64\[4\].*number.*arrays belong into params",
     ),
     "dropout of everything": (
         lambda: rnnjax.dropout(1.0),
@@ -336,14 +354,14 @@ MISUSES = {
         r"stack.*\*cells",
     ),
     "step of a bidirectional cell": (
-        lambda: rnnjax.bidirectional(CELL).step((), (), xs(5)),
+        lambda: run_step(rnnjax.bidirectional(CELL)),
         rnnjax.NoStepError,
         r"step of a cell that walks time backwards.*cell.unroll\(params, carry, xs\)",
     ),
     "residual of unequal sizes": (
-        lambda: run(cell=rnnjax.residual(CELL)),
+        lambda: rnnjax.residual(CELL),
         ValueError,
-        r"residual\(lstm\(5, 4\)\).*\(7, 5\).*\(7, 4\).*rnnjax.dense",
+        r"residual\(lstm\(5, 4\)\).*takes 5 features.*out 4 features.*rnnjax.dense",
     ),
     "a name that is not in a trace": (
         lambda: rnnjax.trace(CELL, params(), start(), xs())["gate"],
@@ -426,6 +444,254 @@ MISUSES = {
         ValueError,
         r"arrays holds 'initial_h'; expected W, R, B of an ONNX RNN alone.*as carry=",
     ),
+    "a dictionary as xs": (
+        lambda: run({"pixels": xs()}),
+        TypeError,
+        r"xs is \{'pixels': float64\[7,5\]\}.*an array of numbers.*the array in it",
+    ),
+    "a string as xs": (
+        lambda: run("abc"),
+        TypeError,
+        r"xs is 'abc'.*an array of numbers.*JAX or NumPy",
+    ),
+    "nothing as xs": (
+        lambda: CELL.unroll(params(), start(), None),
+        TypeError,
+        r"xs is None.*an array of numbers.*JAX or NumPy",
+    ),
+    "an object as xs": (
+        lambda: run(object()),
+        TypeError,
+        r"xs is <object>.*an array of numbers.*numpy.asarray",
+    ),
+    "an object as the input of a step": (
+        lambda: CELL.step(params(), start(), object()),
+        TypeError,
+        r"x is <object>.*an array of numbers.*numpy.asarray",
+    ),
+    "a dictionary given to the batch unroll": (
+        lambda: batch({"pixels": object()}),
+        TypeError,
+        r"xs is \{'pixels': <object>\}.*pytree of such arrays",
+    ),
+    "params that would broadcast": (
+        lambda: batch_of(params(rnnjax.elman(5, 4))),
+        ValueError,
+        r"params is ElmanParams\(.*lstm\(5, 4\) was made for LSTMParams\(.*init\(key\)",
+    ),
+    "a bias without units": (
+        lambda: batch_of(params()._replace(b=jnp.zeros(()))),
+        ValueError,
+        r"params.b is float64\[\]; lstm\(5, 4\) was made for float64\[16\].*init",
+    ),
+    "params of a GRU that resets after the product": (
+        lambda: batch_with(
+            rnnjax.gru(5, 4, reset_after=False), params(rnnjax.gru(5, 4))
+        ),
+        ValueError,
+        r"b_hn is float64\[4\]; gru\(5, 4, reset_after=False\) was made for None",
+    ),
+    "params of a wider dense layer": (
+        lambda: batch_with(rnnjax.dense(5, 2), params(rnnjax.dense(5, 4))),
+        ValueError,
+        r"params.w is float64\[5,4\]; dense\(5, 2\) was made for float64\[5,2\]",
+    ),
+    "params of another table": (
+        lambda: batch_with(
+            rnnjax.stack(rnnjax.embedding(9, 5), CELL),
+            params(rnnjax.stack(rnnjax.embedding(20, 5), CELL)),
+            xs(3, 7, dtype=int),
+        ),
+        ValueError,
+        r"params\[0\] is float64\[20,5\]; stack\(.*\) was made for float64\[9,5\]",
+    ),
+    "no params": (
+        lambda: CELL.unroll(None, start(), xs()),
+        ValueError,
+        r"params is None; lstm\(5, 4\) was made for LSTMParams\(.*init\(key\)",
+    ),
+    "no params for a batch": (
+        lambda: batch_of(None),
+        ValueError,
+        r"params is None; lstm\(5, 4\) was made for LSTMParams\(.*init\(key\)",
+    ),
+    "params as a dictionary": (
+        lambda: batch_of(params()._asdict()),
+        ValueError,
+        r"params is \{'b': .*lstm\(5, 4\) was made for LSTMParams\(.*init\(key\)",
+    ),
+    "params as a list": (
+        lambda: STACK.unroll([*params(STACK)], start(STACK), xs()),
+        ValueError,
+        r"params is \[LSTMParams\(.* was made for \(LSTMParams\(.*init\(key\)",
+    ),
+    "params as a plain tuple": (
+        lambda: CELL.unroll(tuple(params()), start(), xs()),
+        ValueError,
+        r"params is \(float.*lstm\(5, 4\) was made for LSTMParams\(.*init\(key\)",
+    ),
+    "a cell in place of its params": (
+        lambda: CELL.unroll(CELL, start(), xs()),
+        ValueError,
+        r"params is lstm\(5, 4\); lstm\(5, 4\) was made for LSTMParams\(.*init\(key\)",
+    ),
+    "params for the initial carry of another cell": (
+        lambda: CELL.initial_carry(params(rnnjax.gru(5, 4))),
+        ValueError,
+        r"params is GRUParams\(.*lstm\(5, 4\) was made for LSTMParams\(.*init\(key\)",
+    ),
+    "cell and params swapped": (
+        lambda: rnnjax.unroll(params(), CELL, xs(3, 7, 5)),
+        TypeError,
+        r"cell is LSTMParams\(.*expected a Cell.*rnnjax.unroll\(cell, params, xs\)",
+    ),
+    "params of two dtypes": (
+        lambda: batch_of(params()._replace(b=jnp.zeros(16, jnp.bfloat16))),
+        TypeError,
+        r"params is LSTMParams\(.*one floating dtype.*astype\(jnp.float64\)",
+    ),
+    "a tuple in place of a Reset": (
+        lambda: run(reset=(flags(7), start())),
+        TypeError,
+        r"reset is \(bool\[7\], LSTMCarry.*flags.*rnnjax.Reset\(where, carry\)",
+    ),
+    "layers that do not fit": (
+        lambda: rnnjax.stack(rnnjax.lstm(3, 5), rnnjax.dense(4, 1)),
+        ValueError,
+        r"layer 0 puts out 5 features, layer 1 takes 4.*dense\(4, 1\) for inputs of 5",
+    ),
+    "a layer after a bidirectional one": (
+        lambda: rnnjax.stack(
+            rnnjax.bidirectional(rnnjax.lstm(3, 5)), rnnjax.dense(5, 1)
+        ),
+        ValueError,
+        r"layer 0 puts out 10 features, layer 1 takes 5",
+    ),
+    "layers of a skip stack that do not fit": (
+        lambda: rnnjax.skip_stack(rnnjax.gru(3, 8), rnnjax.gru(8, 4)),
+        ValueError,
+        r"layer 0 and the input together give 11 features, layer 1 takes 8",
+    ),
+    "parallel cells of different inputs": (
+        lambda: rnnjax.parallel(rnnjax.lstm(3, 4), rnnjax.gru(5, 4)),
+        ValueError,
+        r"cell 0 takes 3 features, cell 1 takes 5 .*gru\(5, 4\) for inputs of 3",
+    ),
+    "a sum of different outputs": (
+        lambda: rnnjax.parallel(rnnjax.lstm(3, 4), rnnjax.gru(3, 2), merge=jnp.add),
+        ValueError,
+        r"merge=add does not take outputs of 4 features and 2 features.*concatenate",
+    ),
+    "directions of different inputs": (
+        lambda: rnnjax.bidirectional(rnnjax.lstm(3, 4), rnnjax.lstm(5, 4)),
+        ValueError,
+        r"bidirectional: cell 0 takes 3 features, cell 1 takes 5 features",
+    ),
+    "highway of another output size": (
+        lambda: rnnjax.highway(CELL, 5),
+        ValueError,
+        r"puts out 4 features, and output_size is 5.*output_size=4",
+    ),
+    "a function in a stack": (
+        lambda: rnnjax.stack(CELL, jax.nn.relu),
+        TypeError,
+        r"stack got \[relu\].*one or more cells.*rnnjax.pointwise\(relu\)",
+    ),
+    "something else than a cell in a combinator": (
+        lambda: rnnjax.residual(5),
+        TypeError,
+        r"cell is 5; expected a Cell.*rnnjax.lstm\(3, 4\)",
+    ),
+    "an activation by its name": (
+        lambda: rnnjax.lstm(5, 4, activation="relu"),
+        TypeError,
+        r"activation is 'relu'; expected a function.*activation=jax.nn.relu",
+    ),
+    "no activation": (
+        lambda: rnnjax.elman(5, 4, activation=None),
+        TypeError,
+        r"activation is None; expected a function.*activation=jax.nn.relu",
+    ),
+    "an array as an activation": (
+        lambda: rnnjax.elman(5, 4, activation=jnp.tanh(xs())),
+        TypeError,
+        r"activation is float64\[7,5\]; expected a function",
+    ),
+    "a traversal by its name": (
+        lambda: rnnjax.lstm(5, 4, traversal="fused"),
+        TypeError,
+        r"traversal is 'fused'; expected a function.*rnnjax.scan.fused",
+    ),
+    "a merge by its name": (
+        lambda: rnnjax.bidirectional(CELL, merge="sum"),
+        TypeError,
+        r"merge is 'sum'; expected a function.*merge=jnp.add",
+    ),
+    "a word for a number": (
+        lambda: rnnjax.lstm(5, 4, forget_bias="one"),
+        TypeError,
+        r"forget_bias is 'one'; expected a number.*forget_bias=1.0",
+    ),
+    "a word for True or False": (
+        lambda: rnnjax.gru(5, 4, reset_after="no"),
+        TypeError,
+        r"reset_after is 'no'; expected True or False.*reset_after=True",
+    ),
+    "a word for a rate": (
+        lambda: rnnjax.dropout("half"),
+        TypeError,
+        r"rate is 'half'; expected a number.*rate=0.5",
+    ),
+    "no rate": (
+        lambda: rnnjax.zoneout(CELL, None),
+        TypeError,
+        r"rate is None; expected a number.*rate=0.1",
+    ),
+    "a traced rate": (
+        lambda: jax.jit(lambda rate: rnnjax.dropout(rate).init(None))(0.5),
+        TypeError,
+        r"rate is float64\[\]; expected a number that is known.*rate=0.5",
+    ),
+    "unknown names of params to drop": (
+        lambda: rnnjax.drop_connect(CELL, 0.5, names=("w_xx",)),
+        ValueError,
+        r"names is \('w_xx',\).*fields \['b', 'w_hh', 'w_ih'\].*names=",
+    ),
+    "a plain string of names to drop": (
+        lambda: rnnjax.drop_connect(CELL, 0.5, names="w_hh"),
+        TypeError,
+        r"names is 'w_hh'; expected a tuple.*names=\('w_hh',\)",
+    ),
+    "a step that returns only its carry": (
+        lambda: run(cell=mine(lambda h: h)),
+        FormError,
+        r"returned float64\[5\]; expected a pair.*return carry, y",
+    ),
+    "a step that returns a carry of another shape": (
+        lambda: run(cell=mine(lambda h: (h[:1], h))),
+        FormError,
+        r" returned carry as float64\[1\]; expected float64\[5\].*every step",
+    ),
+    "a step that returns a carry of another dtype": (
+        lambda: run_step(mine(lambda h: (h.astype(jnp.bfloat16), h))),
+        FormError,
+        r" returned carry as bfloat16\[5\]; expected float64\[5\].*every step",
+    ),
+    "a step that returns a carry of another structure": (
+        lambda: batch(cell=mine(lambda h: ((h, h), h))),
+        FormError,
+        r" returned carry as \(float64\[5\], float64\[5\]\); expected float64\[5\]",
+    ),
+    "a check of a cell that changes its carry": (
+        lambda: rnnjax.testing.check_cell(mine(lambda h: (h[:1], h)), xs(5)),
+        AssertionError,
+        r"law 6 \(the carry keeps its form\).* returned carry as float64\[1\]",
+    ),
+    "a call of a cell": (
+        lambda: CELL(xs()),
+        TypeError,
+        r"lstm\(5, 4\) was called.*carry, ys = rnnjax.unroll\(cell, params, xs\)",
+    ),
 }
 
 
@@ -444,8 +710,8 @@ def test_sentences_come_under_jit_too(name):
 
 def test_an_error_inside_a_stack_says_where():
     with pytest.raises(ValueError, match="xs has shape") as caught:
-        run(cell=rnnjax.stack(rnnjax.lstm(5, 4), rnnjax.gru(3, 2)))
-    assert "cell 1 of the stack, gru(3, 2)" in "".join(caught.value.__notes__)
+        run(xs(7, 6), cell=STACK)
+    assert "cell 0 of the stack, lstm(5, 4)" in "".join(caught.value.__notes__)
 
 
 def test_lengths_are_not_looked_at_under_jit():

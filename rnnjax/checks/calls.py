@@ -1,10 +1,5 @@
-"""What is said to a user who passed the wrong thing, before any tracing goes deep.
+"""The arguments of a call: keys, inputs, carries, lengths, masks and resets."""
 
-Every sentence names the argument, what came, what was expected and what to write.
-"""
-
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,46 +8,17 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnjax.cell import Carry, InitFn, Keys, Params
-
-
-def size(name: str, value: Any) -> int:
-    """A positive number of units, features, steps or cells."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(
-            f"{name} is {value!r}; expected a positive integer. Write {name}=8."
-        )
-    return int(value)
-
-
-def rate(name: str, value: Any) -> float:
-    """A probability of dropping something, one excluded."""
-    if not 0 <= value < 1:
-        raise ValueError(
-            f"{name} is {value!r}; expected a probability in [0, 1): the share that is "
-            f"dropped. Write {name}=0.5 to keep half."
-        )
-    return float(value)
-
-
-def floating(name: str, value: Any) -> Any:
-    """A floating dtype, by any of the names that NumPy takes."""
-    try:
-        dtype = jnp.dtype(value)
-    except TypeError:
-        dtype = None
-    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"{name} is {value!r}; expected a floating dtype. Write {name}=jnp.float32."
-        )
-    return dtype
+from rnnjax import forms, guards
+from rnnjax.cell import Carry, Cell, Keys, Params, Reset
 
 
 def key(value: Any, *, name: str = "key") -> Array:
     """One typed key: the legacy arrays of two integers mix up silently with data."""
     write = "Write jax.random.key(0)."
     if not isinstance(value, jax.Array):
-        raise TypeError(f"{name} is {value!r}; expected a typed random key. {write}")
+        raise TypeError(
+            f"{name} is {forms.outline(value)}; expected a typed random key. {write}"
+        )
     if not jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         raise TypeError(
             f"{name} is an array of {value.dtype}{list(value.shape)}, a legacy "
@@ -74,6 +40,51 @@ def noise_key(value: Any) -> Array | Keys:
     return Keys(
         key(value.sequence, name="key.sequence"), key(value.step, name="key.step")
     )
+
+
+def model(cell: Any, params: Params) -> None:
+    """A cell, and params of the form that its ``init`` makes."""
+    if not isinstance(cell, Cell):
+        swapped = isinstance(params, Cell)
+        write = "rnnjax.unroll(cell, params, xs), the cell in front"
+        raise TypeError(
+            f"cell is {forms.outline(cell)}; expected a Cell, such as "
+            f"rnnjax.lstm(3, 4). Write {write if swapped else 'rnnjax.lstm(3, 4)'}."
+        )
+    guards.params(cell, cell.init, params)
+
+
+def array(name: str, value: Any) -> Array:
+    """One array; lists of numbers are turned into one."""
+    if isinstance(value, list | tuple):
+        try:
+            value = np.asarray(jax.tree.map(np.asarray, value))
+        except (TypeError, ValueError):  # ragged, or tracers
+            try:
+                return jnp.asarray(value)
+            except (TypeError, ValueError):
+                pass
+    if not forms.is_array(value) and not hasattr(value, "__jax_array__"):
+        holds = ", or the array in it" if isinstance(value, dict) else ""
+        raise TypeError(
+            f"{name} is {forms.outline(value)}; expected an array of numbers. Write "
+            f"{name} as a JAX or NumPy array{holds}; numpy.asarray turns tensors of "
+            "other libraries into one."
+        )
+    return jnp.asarray(value)
+
+
+def arrays(name: str, tree: Any) -> None:
+    """A pytree of arrays, one at least."""
+    leaves = jax.tree.leaves(tree)
+    if not leaves or not all(
+        forms.is_array(leaf) or hasattr(leaf, "__jax_array__") for leaf in leaves
+    ):
+        raise TypeError(
+            f"{name} is {forms.outline(tree)}; expected an array of numbers, or a "
+            f"pytree of such arrays. Write {name} as a JAX or NumPy array; "
+            "numpy.asarray turns tensors of other libraries into one."
+        )
 
 
 def step_input(x: Any, shape: tuple[int, ...] | None, dtype: Any) -> Any:
@@ -102,11 +113,11 @@ def timed_input(
     write = f"Write cell.unroll(params, carry, (xs, {name})), both with time in front."
     if not isinstance(inputs, tuple) or len(inputs) != 2:
         raise TypeError(
-            f"the input is {_outline(inputs)}; expected a pair (x, {name}) of features "
-            f"and a number at each step. {write}"
+            f"the input is {forms.outline(inputs)}; expected a pair (x, {name}) of "
+            f"features and a number at each step. {write}"
         )
     x, time = inputs
-    time = jnp.asarray(time)
+    time = array(name, time)
     if time.shape or not jnp.issubdtype(time.dtype, jnp.number):
         raise ValueError(
             f"{name} is {time.dtype}{list(time.shape)} at one step; expected a single "
@@ -146,12 +157,13 @@ def sequence(xs: Any, shape: tuple[int, ...] | None, dtype: Any) -> tuple[Any, i
 
 def time_steps(xs: Any) -> int:
     """The length of axis 0, the same for every leaf and not zero."""
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
+    arrays("xs", xs)
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(xs)]
     lengths = {shape[0] if shape else -1 for shape in shapes}
     if len(lengths) != 1 or -1 in lengths:
         raise ValueError(
-            f"xs has leaves of shapes {shapes}; expected at least one array, all with "
-            "the same number of time steps on axis 0. Write xs of shape (time, ...)."
+            f"xs has leaves of shapes {shapes}; expected the same number of time steps "
+            "on axis 0 of all. Write xs of shape (time, ...)."
         )
     (time,) = lengths
     if time == 0:
@@ -168,14 +180,18 @@ def carry(value: Carry, expected: Carry, *, name: str = "carry") -> Carry:
     found, wanted = jax.tree.structure(value), jax.tree.structure(expected)
     if found != wanted:
         raise TypeError(
-            f"{name} is {_outline(value)}; expected {_outline(expected)}. {write}, or "
-            f"build it by name as {_call(expected)}; beware of libraries that order "
-            "it (h, c)."
+            f"{name} is {forms.outline(value)}; expected {forms.outline(expected)}. "
+            f"{write}, or build it by name as {forms.call(expected)}; beware of "
+            "libraries that order it (h, c)."
         )
     leaves = jax.tree_util.tree_leaves_with_path(value)
     for (path, leaf), want in zip(leaves, jax.tree.leaves(expected), strict=True):
         leaf_name = name + jax.tree_util.keystr(path)
-        shape, dtype = jnp.shape(leaf), jnp.result_type(leaf)
+        if not forms.is_array(leaf):
+            raise TypeError(
+                f"{leaf_name} is {forms.outline(leaf)}; expected an array. {write}."
+            )
+        shape, dtype = np.shape(leaf), forms.dtype(leaf)
         if shape[1:] == want.shape and len(shape) == len(want.shape) + 1:
             raise ValueError(
                 f"{leaf_name} has shape {shape}; expected {want.shape}, the carry of "
@@ -192,7 +208,7 @@ def carry(value: Carry, expected: Carry, *, name: str = "carry") -> Carry:
             raise ValueError(
                 f"{leaf_name} has shape {shape}; expected {want.shape}. {write}; if "
                 "shapes of two leaves look exchanged, the carry is ordered "
-                f"{_call(expected)}."
+                f"{forms.call(expected)}."
             )
         if dtype != want.dtype:
             raise TypeError(
@@ -205,7 +221,7 @@ def carry(value: Carry, expected: Carry, *, name: str = "carry") -> Carry:
 
 def lengths(value: Any, batch: int, time: int) -> Array:
     """One length in 0..time for each example; values are seen outside ``jit`` only."""
-    value = jnp.asarray(value)
+    value = array("lengths", value)
     write = "Write lengths=jnp.array([...]), one integer for each sequence"
     if not jnp.issubdtype(value.dtype, jnp.integer):
         raise TypeError(f"lengths has dtype {value.dtype}; expected integers. {write}.")
@@ -229,7 +245,7 @@ def lengths(value: Any, batch: int, time: int) -> Array:
 
 def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """One bool for each time step, ``(time,)`` or ``(batch, time)``."""
-    value = jnp.asarray(value)
+    value = array(name, value)
     if value.dtype != jnp.bool_:
         raise TypeError(
             f"{name} has dtype {value.dtype}; expected bool. Write {name} != 0."
@@ -244,31 +260,17 @@ def flags(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     return value
 
 
-@contextlib.contextmanager
-def params_of(init: InitFn, params: Params) -> Iterator[None]:
-    """Explain what fails inside by params that ``init`` does not make, if they differ.
-
-    Nothing is asked of params with which all goes well, so it costs nothing then.
-    """
-    try:
-        yield
-    except (AttributeError, TypeError, ValueError) as error:
-        try:
-            expected = jax.eval_shape(init, jax.random.key(0))
-        except Exception:  # an init of the user's that cannot be traced
-            raise error from None
-        form = jax.tree.structure(params), [*map(jnp.shape, jax.tree.leaves(params))]
-        wanted = (
-            jax.tree.structure(expected),
-            [a.shape for a in jax.tree.leaves(expected)],
+def reset(value: Any, start: Carry, shape: tuple[int, ...]) -> Array | Reset:
+    """Flags, or a `Reset` to a carry of the form of ``start``."""
+    if isinstance(value, Reset):
+        where = flags("reset.where", value.where, shape)
+        return Reset(where, carry(value.carry, start, name="reset.carry"))
+    if isinstance(value, tuple):
+        raise TypeError(
+            f"reset is {forms.outline(value)}; expected flags, or a Reset of flags and "
+            "a carry. Write rnnjax.Reset(where, carry)."
         )
-        if form == wanted:
-            raise
-        raise ValueError(
-            f"params is {_outline(params)}; this cell was made for "
-            f"{_outline(expected)}. Write params = cell.init(key) with this very cell; "
-            "for an ensemble jax.vmap(lambda params: ...)(params)."
-        ) from error
+    return flags("reset", value, shape)
 
 
 def float_dtype(params: Params) -> Any:
@@ -290,7 +292,7 @@ def cast(tree: Any, dtype: Any) -> Any:
 
 
 def _floating(name: str, x: Any, dtype: Any) -> Array:
-    x = jnp.asarray(x)
+    x = array(name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"{name} has dtype {x.dtype}; expected a floating dtype. Write "
@@ -302,28 +304,3 @@ def _floating(name: str, x: Any, dtype: Any) -> Array:
 
 def _last(x: Array) -> Any:
     return x.shape[-1] if x.ndim else 1
-
-
-def _outline(tree: Any) -> str:
-    """A pytree with the shape and dtype of each leaf in the leaf's place."""
-
-    def shorten(leaf):
-        shape = ",".join(map(str, jnp.shape(leaf)))
-        return _Text(f"{jnp.result_type(leaf)}[{shape}]")
-
-    return f"{jax.tree.map(shorten, tree)!r}"
-
-
-def _call(tree: Any) -> str:
-    """How a NamedTuple is written by name, anything else as an outline."""
-    fields = getattr(tree, "_fields", None)
-    if fields is None:
-        return _outline(tree)
-    return f"{type(tree).__name__}({', '.join(f'{f}=...' for f in fields)})"
-
-
-class _Text(str):
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
