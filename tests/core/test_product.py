@@ -1,3 +1,4 @@
+# pyright: reportOptionalMemberAccess=false
 """Every cell x traversal x combinator x dtype keeps the laws, with all signals.
 
 There are thousands of rows, so a run takes a sample, which differs from day to day;
