@@ -123,7 +123,20 @@ def _layers(cell: Cell, params: Params, target: str) -> tuple[list[Layer], Repor
     if make is combinators.dropout:
         note = "dropout is left out: it has no weights and acts in training"
         return [], Report("exact", (note,))
-    return [(_weights_of(cell, spec, params, target),)], Report("exact")
+    weights = _weights_of(cell, spec, params, target)
+    return [(weights,)], _of_precision(spec, weights, target)
+
+
+def _of_precision(spec: Spec, weights: Weights, target: str) -> Report:
+    """Whether the cell computes in another dtype than that of its weights."""
+    wide, narrow = dict(spec.arguments).get("carry_dtype"), weights.w_hh.dtype
+    if wide is None or jnp.dtype(wide) == narrow:
+        return Report("exact")
+    note = (
+        f"carry_dtype={jnp.dtype(wide)} is left out: {target} computes in {narrow}, "
+        "the dtype of the weights, unless you cast them"
+    )
+    return Report("exact", (note,))
 
 
 def _both_directions(

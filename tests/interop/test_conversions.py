@@ -520,3 +520,16 @@ def test_what_your_own_constructor_returns_is_converted():
     assert found.arrays.keys() == expected.arrays.keys()
     for name, array in expected.arrays.items():
         np.testing.assert_array_equal(found.arrays[name], array)
+
+
+def test_a_wider_carry_is_noted():
+    """Weights cannot say it: the other library computes in their dtype."""
+    cell = rnnjax.lstm(3, 4, carry_dtype=jnp.float32)
+    drawn = cell.init(jax.random.key(0))
+    half, single = (
+        jax.tree.map(lambda a, dtype=dtype: a.astype(dtype), drawn)
+        for dtype in (jnp.bfloat16, jnp.float32)
+    )
+    noted = interop.to_haiku(cell, half).report
+    assert "carry_dtype=float32 is left out" in noted.notes[0]
+    assert not interop.to_haiku(cell, single).report.notes
