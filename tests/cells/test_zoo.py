@@ -61,6 +61,7 @@ CELLS = [
     (rnnjax.conv_gru((4, 3, 1), 2, 2, strides=(2, 1)), np.ones((4, 3, 1))),
     (rnnjax.glstm(2, 4, groups=2), X),
     (rnnjax.grid_lstm(2, 2, layers=2), X),
+    (rnnjax.grid_lstm(2, 2, layers=2, depth_last=True), X),
     (rnnjax.min_gru(2, 3), X),
     (rnnjax.min_lstm(2, 3), X),
     (rnnjax.leaky_rnn(2, 3, noise=0.1), X),
