@@ -9,6 +9,7 @@ from jax import Array
 
 from rnnjax import checks, guards, signals
 from rnnjax.cell import Cell, InitFn, Params, constructor
+from rnnjax.traversals import sums
 
 
 @constructor
@@ -102,7 +103,9 @@ def dense(input_size: int, output_size: int) -> Cell:
         return DenseParams(w, jnp.zeros(output_size, w.dtype))
 
     return time_distributed(
-        init, lambda params, x: x @ params.w + params.b, input_shape=(input_size,)
+        init,
+        lambda params, x: sums.add_bias(x @ params.w, params.b),
+        input_shape=(input_size,),
     )
 
 

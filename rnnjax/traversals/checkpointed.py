@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from rnnjax.signals import gated
-from rnnjax.traversals import fused
+from rnnjax.traversals import sums
 
 
 @gated
@@ -27,10 +27,12 @@ def checkpointed(project, step, params, carry, xs):
     time = jax.tree.leaves(xs)[0].shape[0]
     length = math.isqrt(time - 1) + 1
     segments = time // length
+    both, params = sums.joined(project, step, params)
+
     # Inside a scan there is nothing for the barrier of prevent_cse to keep apart.
-    segment = jax.checkpoint(
-        functools.partial(fused.walk, project, step), prevent_cse=False
-    )
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def segment(params, carry, part):
+        return lax.scan(lambda c, x: both(params, c, x), carry, part)
 
     def fold(a):
         return a[: segments * length].reshape(segments, length, *a.shape[1:])

@@ -6,16 +6,6 @@ from rnnjax.signals import gated
 from rnnjax.traversals import sums
 
 
-def walk(project, step, params, carry, xs):
-    """What `fused` does, without masks and resets."""
-
-    def both(params, carry, x):
-        return step(params, carry, project(params, x))
-
-    narrowed, params = sums.in_dtypes_of(params, both), sums.wide(params)
-    return lax.scan(lambda c, x: narrowed(params, c, x), carry, xs)
-
-
 @gated
 def fused(project, step, params, carry, xs):
     """Project inside the loop: one `jax.lax.scan` that keeps only what it needs.
@@ -26,4 +16,5 @@ def fused(project, step, params, carry, xs):
     ...     2.0, 0.0, jnp.arange(4.0))
     (Array(12., dtype=float32), Array([ 0.,  2.,  6., 12.], dtype=float32))
     """
-    return walk(project, step, params, carry, xs)
+    both, params = sums.joined(project, step, params)
+    return lax.scan(lambda c, x: both(params, c, x), carry, xs)

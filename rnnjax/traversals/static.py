@@ -16,13 +16,10 @@ def static(project, step, params, carry, xs):
     >>> import rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.scan.static)
     """
-
-    def both(params, carry, x):
-        return step(params, carry, project(params, x))
-
-    narrowed, params, ys = sums.in_dtypes_of(params, both), sums.wide(params), []
+    both, params = sums.joined(project, step, params)
+    ys = []
     for t in range(jax.tree.leaves(xs)[0].shape[0]):
         x = jax.tree.map(lambda a, t=t: a[t], xs)
-        carry, y = narrowed(params, carry, x)
+        carry, y = both(params, carry, x)
         ys.append(y)
     return carry, jax.tree.map(lambda *steps: jnp.stack(steps), *ys)

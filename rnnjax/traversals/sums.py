@@ -4,9 +4,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from rnnjax.cell import Params
-from rnnjax.signals import Step
+from rnnjax.signals import Project, Step
 
 
 def wide(params: Params) -> Params:
@@ -33,6 +34,26 @@ def in_dtypes_of(params: Params, step: Step) -> Step:
         return step(jax.tree.map(_like, params, given), carry, x)
 
     return narrowed
+
+
+def joined(project: Project, step: Step, params: Params) -> tuple[Step, Params]:
+    """A step that projects by itself, and the `wide` params that it takes."""
+
+    def both(params, carry, x):
+        return step(params, carry, project(params, x))
+
+    return in_dtypes_of(params, both), wide(params)
+
+
+def add_bias(z: Array, b: Array) -> Array:
+    """``z + b``, whose transpose sums the gradient of ``b`` over a batch in float32.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.traversals import sums
+    >>> sums.add_bias(jnp.ones((3, 2), jnp.bfloat16), jnp.ones(2, jnp.bfloat16)).dtype
+    dtype(bfloat16)
+    """
+    return (wide(z) + wide(b)).astype(z.dtype)
 
 
 def _like(param: Any, given: Any) -> Any:

@@ -67,15 +67,12 @@ def test_a_carry_dtype_that_is_not_floating_is_refused(wrong):
         rnnjax.lstm(3, 4, carry_dtype=wrong)
 
 
-@pytest.mark.parametrize("make", [rnnjax.lstm, rnnjax.gru, rnnjax.mgu])
-@pytest.mark.parametrize("walk", ["fused", "hoisted", "deferred"])
-def test_gradients_of_bfloat16_params_are_summed_in_float32(make, walk):
-    """Against float64, over 2,000 steps; sums in bfloat16 are off by 0.05."""
-    cell = make(8, 16, traversal=getattr(rnnjax.scan, walk))
+def distances_from_float64(cell, inputs, outputs):
+    """Of the gradient of each bfloat16 param over 2,000 steps, relative to its norm."""
     params = cast(cell.init(jax.random.key(0)), jnp.bfloat16)
     draw = [jax.random.key(1), jax.random.key(2)]
-    xs = jax.random.normal(draw[0], (4, 2000, 8), jnp.bfloat16)
-    weights = jax.random.normal(draw[1], (4, 2000, 16), jnp.bfloat16)
+    xs = jax.random.normal(draw[0], (4, 2000, inputs), jnp.bfloat16)
+    weights = jax.random.normal(draw[1], (4, 2000, outputs), jnp.bfloat16)
 
     @jax.jit
     def grads(params, weights):
@@ -84,10 +81,27 @@ def test_gradients_of_bfloat16_params_are_summed_in_float32(make, walk):
 
     found = cast(grads(params, weights), jnp.float64)
     truth = grads(cast(params, jnp.float64), weights)
-    for name in found._fields:
-        a, b = getattr(found, name), getattr(truth, name)
-        if a is not None:
-            assert jnp.linalg.norm(a - b) <= 0.02 * jnp.linalg.norm(b), name
+    return {
+        name: float(jnp.linalg.norm(getattr(found, name) - b) / jnp.linalg.norm(b))
+        for name, b in truth._asdict().items()
+        if b is not None
+    }
+
+
+@pytest.mark.parametrize("make", [rnnjax.lstm, rnnjax.gru, rnnjax.mgu])
+@pytest.mark.parametrize("walk", ["fused", "checkpointed", "hoisted", "deferred"])
+def test_gradients_of_bfloat16_params_are_summed_in_float32(make, walk):
+    """Sums over time in bfloat16 are off by 0.05; the state's own rounding is left."""
+    cell = make(8, 16, traversal=getattr(rnnjax.scan, walk))
+    found = distances_from_float64(cell, 8, 16)
+    assert max(found.values()) <= 0.013
+    if walk in ("fused", "checkpointed"):
+        assert found["b"] <= 0.006
+
+
+def test_the_bias_of_a_read_out_is_summed_in_float32():
+    found = distances_from_float64(rnnjax.dense(8, 16), 8, 16)
+    assert max(found.values()) <= 0.003
 
 
 def test_slow_integrators_stall_in_bfloat16():
