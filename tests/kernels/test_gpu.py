@@ -399,4 +399,5 @@ def test_status_names_the_options_on_a_gpu(monkeypatch, why):
     assert {lowering.name for lowering in status[1:]} == {"reference"}
     assert "lstm_cudnn" in status.lstm.reason
     assert why in status.lstm.reason
-    assert "gru_pallas" in status.gru.reason
+    assert "gru_pallas, if reset_after=True" in status.gru.reason
+    assert status.elman.reason == "there is no kernel for gpu"
