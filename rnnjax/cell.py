@@ -280,9 +280,9 @@ def constructor(build: Callable[_Arguments, Cell]) -> Callable[_Arguments, Cell]
             except TypeError:
                 raise TypeError(
                     f"{name} of {build.__name__} is {forms.outline(value)}, which "
-                    "cannot be hashed; "
-                    "a cell is static and its arguments must be plain values. Write a "
-                    "number, a tuple or a function; arrays belong in params."
+                    "cannot be hashed; a cell is static and its arguments must be "
+                    "plain values. Write a number, a tuple or a function; arrays "
+                    "belong in params."
                 ) from None
         spec = Spec(construct, tuple(bound.arguments.items()))
         functions = (cell.init, cell.initial_carry, cell.step, cell.unroll)

@@ -31,6 +31,7 @@ INTERNAL = {
     "rnnjax.interop.weights",
     "rnnjax.kernels.compile",
     "rnnjax.kernels.cudnn",
+    "rnnjax.kernels.cudnn_layout",
     "rnnjax.kernels.equations",
     "rnnjax.kernels.native",
     "rnnjax.kernels.pallas",

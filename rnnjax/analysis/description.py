@@ -12,7 +12,7 @@ from rnnjax import scan
 from rnnjax.analysis import diagram, opening
 from rnnjax.cell import Cell, Spec
 from rnnjax.combinators.layers import bidirectional, parallel
-from rnnjax.kernels import status
+from rnnjax.kernels.lowerings import running
 from rnnjax.kernels.primitives import value_p
 
 _STEPS = 2  # of the sequence with which a cell is traced
@@ -181,7 +181,7 @@ def _lowering(cell: Cell, carry: Any, jaxpr: Any) -> str:
     if not jax.tree.leaves(carry):
         return "all steps at once"
     if _binds(jaxpr, value_p):
-        found = status().lstm  # all kernels are there, or none is
+        found = running()
         native = found.name == "native"
         return f"native kernel, {found.reason}" if native else "reference kernel"
     walked = opening.walked(cell)

@@ -72,7 +72,7 @@ def skip_stack(*cells: Cell) -> Cell:
     ((7, 12), True)
     """
     checks.cells("skip_stack", cells)
-    features.one_after_the_other("skip_stack", cells, _concatenate)
+    features.one_after_the_other("skip_stack", cells, concatenate)
 
     def through(walks, x):
         """Feed every cell and join what comes out, for one step or a sequence."""
@@ -94,12 +94,13 @@ def skip_stack(*cells: Cell) -> Cell:
     return Cell(_init_all(cells), _initial_carries(cells), step, unroll)
 
 
-def _concatenate(*outputs: Array) -> Array:
+def concatenate(*outputs: Array) -> Array:
+    """How outputs are merged by default: side by side, along the features."""
     return jnp.concatenate(outputs, axis=-1)
 
 
 @constructor
-def parallel(*cells: Cell, merge: Callable[..., Any] = _concatenate) -> Cell:
+def parallel(*cells: Cell, merge: Callable[..., Any] = concatenate) -> Cell:
     """Cells side by side: each gets the input, and their outputs are merged.
 
     Params and carry are tuples with an entry for each cell. ``merge(*outputs)`` takes
@@ -162,7 +163,7 @@ def bidirectional(
     forward: Cell,
     backward: Cell | None = None,
     *,
-    merge: Callable[..., Any] = _concatenate,
+    merge: Callable[..., Any] = concatenate,
 ) -> Cell:
     """One cell forwards and one backwards over the same sequence.
 

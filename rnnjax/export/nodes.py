@@ -11,6 +11,7 @@ import numpy as np
 from rnnjax import cells, combinators
 from rnnjax.analysis import opening
 from rnnjax.cell import Cell, Params
+from rnnjax.combinators.layers import concatenate
 from rnnjax.export.graph import Graph, zeroed
 from rnnjax.interop import to_onnx_weights
 
@@ -138,7 +139,6 @@ def _alike(one: Cell, other: Cell) -> bool:
 
 
 def _merges() -> dict[Callable[..., Any], str]:
-    concatenate = combinators.parallel(combinators.dense(1, 1)).spec["merge"]  # pyright: ignore[reportOptionalSubscript]
     return {
         concatenate: "Concat",
         jnp.add: "Add",

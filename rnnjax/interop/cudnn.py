@@ -13,7 +13,7 @@ from rnnjax.interop.layers import cell_of, layers_of
 from rnnjax.interop.report import Exported, Imported, combine
 from rnnjax.interop.torch import KINDS, activation_note, read, write
 from rnnjax.interop.weights import alike, check_activation, require
-from rnnjax.kernels import cudnn
+from rnnjax.kernels import cudnn_layout as layout
 
 _NAMES: tuple[str, ...] = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _GATES = {kind: gates for gates, kind in KINDS.items()}
@@ -80,7 +80,7 @@ def from_cudnn(
     buffer = take(flat, "weights", "arrays", 1)
     directions = 2 if bidirectional else 1
     sizes = (_GATES[kind], input_size, hidden_size, layers, directions)
-    length = cudnn.length(*sizes)
+    length = layout.length(*sizes)
     if buffer.shape != (length,):
         raise ValueError(
             f"weights has shape {buffer.shape}; expected ({length},) for {kind} "
@@ -89,7 +89,7 @@ def from_cudnn(
             "sizes that the buffer was made with."
         )
     found, reports = [], []
-    for k, own in enumerate(cudnn.separate(buffer, cudnn.shapes(*sizes))):
+    for k, own in enumerate(layout.separate(buffer, layout.shapes(*sizes))):
         group: dict[str, np.ndarray] = dict(zip(_NAMES, own, strict=True))
         weights, report = read(group, f"pseudo-layer {k} of cuDNN", activation)
         found.append(weights)
@@ -122,7 +122,7 @@ def to_cudnn(cell: Cell, params: Params) -> Exported:
     for weights in flat:
         require(weights, "cuDNN", _GATES, ("reset after",))
     written = [write(weights) for weights in flat]
-    groups = [cudnn.Weights(*(arrays[n] for n in _NAMES)) for arrays in written]
-    buffer = [a.ravel() for a in cudnn.pieces(groups)]
+    groups = [layout.Weights(*(arrays[n] for n in _NAMES)) for arrays in written]
+    buffer = [a.ravel() for a in layout.pieces(groups)]
     note = activation_note(first, "mode")
     return Exported({"weights": np.concatenate(buffer)}, combine([report, note]))

@@ -14,9 +14,8 @@ equal operands, which XLA makes one of, unless a checkpoint keeps them apart.
 """
 
 import functools
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,119 +25,12 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from rnnjax.kernels import primitives
+from rnnjax.kernels.cudnn_layout import flatten_weights
 from rnnjax.kernels.equations import Equations
 from rnnjax.kernels.reference import name_operands
 
 _COUNT = 10  # operands of the value
 _FLAGS = (6, 7)  # those that are the mask and the reset
-
-
-class Weights(NamedTuple):
-    """One direction of one layer, or the shapes of its arrays.
-
-    ``w_ih: (columns h, i)``, ``w_hh: (columns h, h)`` and two biases ``(columns h,)``,
-    with the gates in the order of this package's cells, which is torch's too.
-    """
-
-    w_ih: Any
-    w_hh: Any
-    b_ih: Any
-    b_hh: Any
-
-
-def shapes(
-    columns: int, input_size: int, hidden_size: int, layers: int, directions: int
-) -> list[Weights]:
-    """The shapes of all arrays in a buffer, one entry for each direction of each layer.
-
-    >>> from rnnjax.kernels import cudnn
-    >>> cudnn.shapes(1, 3, 5, 1, 1)
-    [Weights(w_ih=(5, 3), w_hh=(5, 5), b_ih=(5,), b_hh=(5,))]
-    """
-    rows = columns * hidden_size
-    sizes = [input_size] + [directions * hidden_size] * (layers - 1)
-    return [
-        Weights((rows, size), (rows, hidden_size), (rows,), (rows,))
-        for size in sizes
-        for _ in range(directions)
-    ]
-
-
-def length(
-    columns: int, input_size: int, hidden_size: int, layers: int, directions: int
-) -> int:
-    """How many numbers a buffer of these sizes holds.
-
-    >>> from rnnjax.kernels import cudnn
-    >>> cudnn.length(1, 3, 5, 1, 1)
-    50
-    """
-    inputs = input_size + (layers - 1) * directions * hidden_size
-    others = layers * (hidden_size + 2)  # the recurrent matrix and two biases
-    return directions * columns * hidden_size * (inputs + others)
-
-
-def pieces(weights: Sequence[Weights]) -> list[Any]:
-    """All arrays in the order of cuDNN's buffer: first all matrices, then all biases.
-
-    >>> from rnnjax.kernels import cudnn
-    >>> cudnn.pieces([cudnn.Weights("a", "b", "c", "d"), cudnn.Weights(*"efgh")])
-    ['a', 'b', 'e', 'f', 'c', 'd', 'g', 'h']
-    """
-    matrices = [a for one in weights for a in (one.w_ih, one.w_hh)]
-    return matrices + [a for one in weights for a in (one.b_ih, one.b_hh)]
-
-
-def separate(buffer: Any, of: Sequence[Weights]) -> list[Weights]:
-    """The arrays of these shapes from a buffer, which may be of NumPy or of JAX.
-
-    >>> import numpy as np
-    >>> from rnnjax.kernels import cudnn
-    >>> (weights,) = cudnn.separate(np.arange(50.0), cudnn.shapes(1, 3, 5, 1, 1))
-    >>> weights.b_hh
-    array([45., 46., 47., 48., 49.])
-    """
-    found, start = [], 0
-    for shape in pieces(of):
-        end = start + math.prod(shape)
-        found.append(buffer[start:end].reshape(shape))
-        start = end
-    matrices, biases = found[: 2 * len(of)], found[2 * len(of) :]
-    return [
-        Weights(*matrices[2 * k : 2 * k + 2], *biases[2 * k : 2 * k + 2])
-        for k in range(len(of))
-    ]
-
-
-def flatten_weights(w_ih: Array, w_hh: Array, b: Array) -> Array:
-    """The weights of `rnnjax.lstm` as cuDNN has them: one vector.
-
-    It adds two biases, of which the second is zero here.
-
-    >>> import jax, rnnjax
-    >>> from rnnjax.kernels import cudnn
-    >>> params = rnnjax.lstm(3, 5).init(jax.random.key(0))
-    >>> cudnn.flatten_weights(*params).shape
-    (200,)
-    """
-    weights = Weights(w_ih.T, w_hh.T, b, jnp.zeros_like(b))
-    return jnp.concatenate([a.ravel() for a in pieces([weights])])
-
-
-def unflatten_weights(
-    weights: Array, input_size: int, hidden_size: int
-) -> tuple[Array, Array, Array]:
-    """``(w_ih, w_hh, b)`` of `rnnjax.lstm` from cuDNN's vector for one layer.
-
-    >>> import jax, rnnjax
-    >>> from rnnjax.kernels import cudnn
-    >>> params = rnnjax.lstm(3, 5).init(jax.random.key(0))
-    >>> back = cudnn.unflatten_weights(cudnn.flatten_weights(*params), 3, 5)
-    >>> all((a == b).all() for a, b in zip(params, back))
-    True
-    """
-    (one,) = separate(weights, shapes(4, input_size, hidden_size, 1, 1))
-    return one.w_ih.T, one.w_hh.T, one.b_ih + one.b_hh
 
 
 @functools.cache

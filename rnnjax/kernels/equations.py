@@ -21,6 +21,11 @@ them once (``src/cells.h``). Of each unit,
   second product, where ``r`` is the sigmoid of the first column and the first value
   that is saved. Such a cell is joined and reads all of its carry.
 
+The *residuals* are what the backward pass needs of the forward one: the saved values of
+all steps and the carry before each, which the value primitive gives if its parameter of
+this name asks for them. The tangent and the cotangent primitive take them, as many
+arrays of the carry as the cell reads, together with ``w_hh``, mask and reset.
+
 Two functions are the elementwise part. They take and give tuples with one array for
 each column, saved value or carry, and treat every element alike, so that the reference
 scan and the Pallas kernels call them on arrays of any shape:

@@ -91,7 +91,11 @@ class Lowering(NamedTuple):
 
 
 class Status(NamedTuple):
-    """The lowering of each cell on the default device; printed, a table."""
+    """The lowering of each cell on the default device; printed, a table.
+
+    A cell has one row for all of its kernels: `gru` for both places of its reset, and
+    `elman` for both of its activations.
+    """
 
     platform: str
     lstm: Lowering
@@ -106,6 +110,15 @@ class Status(NamedTuple):
         )
 
 
+def running() -> Lowering:
+    """What runs every kernel that has no program of its own, on the default device."""
+    platform = jax.default_backend()
+    if platform == "cpu":
+        name = "native" if native.available() else "reference"
+        return Lowering(name, native.reason())
+    return Lowering("reference", f"there is no kernel for {platform}")
+
+
 def status() -> Status:
     """Which program runs the kernel of each cell on the default device, and why.
 
@@ -116,23 +129,17 @@ def status() -> Status:
     gru    native     avx512
     elman  native     avx512
     """
-    platform = jax.default_backend()
-    if platform == "cpu":
-        name = "native" if native.available() else "reference"
-        reasons = [native.reason()] * 3
-    elif platform == "gpu":
-        name, reasons = "reference", _gpu_options()
-    else:
-        name, reasons = "reference", [f"there is no kernel for {platform}"] * 3
+    platform, (name, reason) = jax.default_backend(), running()
+    reasons = _gpu_options(reason) if platform == "gpu" else [reason] * 3
     return Status(platform, *(Lowering(name, reason) for reason in reasons))
 
 
-def _gpu_options() -> list[str]:
+def _gpu_options(otherwise: str) -> list[str]:
     """For each cell the traversals that nobody has timed, and so are no default."""
     without = cudnn.reason()
     library = f"no lstm_cudnn, for {without}" if without else "or lstm_cudnn"
     return [
         f"untimed options: kernels.lstm_pallas, {library}",
-        "untimed option: kernels.gru_pallas",
-        "there is no kernel for gpu",
+        "untimed option: kernels.gru_pallas, if reset_after=True",
+        otherwise,
     ]

@@ -76,7 +76,7 @@ def value(
     zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b).reshape(batch, time, k)
     state, last = _shape(sizes, dtype, time), _shape(sizes, dtype)
     saved = _shape(sizes, dtype, time, cell.saved)
-    ys, after, kept = _call(
+    ys, after, found = _call(
         functools.partial(_forward, cell=cell, time=time),
         sizes,
         shared=(
@@ -97,7 +97,7 @@ def value(
     )
     out = [_cut(ys, sizes), *(_cut(c, sizes) for c in after)]
     if residuals:
-        saved, before = kept
+        saved, before = found
         out += [_together(saved, sizes), *(_cut(c, sizes) for c in before)]
     return out
 
@@ -152,7 +152,7 @@ INTERPRETED = Program(
 # and what is absent is None.
 
 
-def _forward(shared, tiled, ys, last, kept, *, cell: Equations, time: int) -> None:
+def _forward(shared, tiled, ys, last, residuals, *, cell: Equations, time: int) -> None:
     w_hh, b_hn = shared
     zs, first, mask, reset, reset_carry = tiled
     columns = range(cell.columns)
@@ -172,12 +172,12 @@ def _forward(shared, tiled, ys, last, kept, *, cell: Equations, time: int) -> No
             valid = _at(mask, t)
             after, y = _select(valid, after, carry), jnp.where(valid, y, 0.0)
         ys[:, t] = y.astype(ys.dtype)
-        if kept is not None:
-            kept_saved, kept_carry = kept
+        if residuals is not None:
+            all_saved, all_before = residuals
             for k, x in enumerate(saved):
-                kept_saved[:, t, k] = x.astype(ys.dtype)
-            for kept_c, c in zip(kept_carry, before, strict=True):
-                kept_c[:, t] = c.astype(ys.dtype)
+                all_saved[:, t, k] = x.astype(ys.dtype)
+            for all_c, c in zip(all_before, before, strict=True):
+                all_c[:, t] = c.astype(ys.dtype)
         return after
 
     _write(last, lax.fori_loop(0, time, body, _read(first)))
@@ -186,7 +186,7 @@ def _forward(shared, tiled, ys, last, kept, *, cell: Equations, time: int) -> No
 def _backward(
     shared, tiled, d_parts, d_first, d_reset_carry, *, cell: Equations, time: int
 ) -> None:
-    kept_saved, kept_carry, mask, reset, d_ys, d_last = tiled
+    all_saved, all_before, mask, reset, d_ys, d_last = tiled
     weights = [shared[k] for k in range(shared.shape[0])]
 
     def body(s, state):
@@ -194,8 +194,8 @@ def _backward(
         d_after, d_restart = state
         d_y = d_ys[:, t].astype(jnp.float32)
         pushed = (*d_after[:-1], d_after[-1] + d_y)
-        saved = [kept_saved[:, t, k].astype(jnp.float32) for k in range(cell.saved)]
-        previous = tuple(c[:, t].astype(jnp.float32) for c in kept_carry)
+        saved = [all_saved[:, t, k].astype(jnp.float32) for k in range(cell.saved)]
+        previous = tuple(c[:, t].astype(jnp.float32) for c in all_before)
         d_a, d_u, d_before = cell.differentiate(tuple(saved), previous, pushed)
         if mask is not None:
             valid = _at(mask, t)

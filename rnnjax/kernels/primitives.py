@@ -52,8 +52,10 @@ def _value_shapes(*operands: Any, cell: Equations, residuals: bool) -> list[Any]
     xs, _, w_hh, _, _, carry, *_ = name_operands(cell, operands)
     (b, t, _), h = xs.shape, w_hh.shape[0]
     state = xs.update(shape=(b, t, h))
-    kept = [xs.update(shape=(b, t, cell.saved * h)), *[state] * cell.carries]
-    return [state, *carry, *(kept if residuals else [])]
+    if not residuals:
+        return [state, *carry]
+    saved = xs.update(shape=(b, t, cell.saved * h))
+    return [state, *carry, saved, *[state] * cell.carries]
 
 
 def _tangent_shapes(*operands: Any, cell: Equations) -> list[Any]:

@@ -33,7 +33,7 @@ class ValueOperands(NamedTuple):
 
 
 class Residuals(NamedTuple):
-    """What the tangent and cotangent primitives know of the forward pass."""
+    """The residuals as the tangent and cotangent primitives take them."""
 
     saved: Any
     previous: tuple[Any, ...]
@@ -91,7 +91,7 @@ def together(arrays: Arrays) -> Array:
 def value(
     *operands: Array, cell: Equations, residuals: bool, hoist: bool = False
 ) -> list[Array]:
-    """``(ys, *carry)``, then ``(saved, *carry before each step)`` if asked for.
+    """``(ys, *carry)``, then ``(saved, *carry before each step)`` with ``residuals``.
 
     ``hoist`` takes the product with the inputs out of the loop.
     """
@@ -109,8 +109,8 @@ def value(
         return after, (together(saved), *before) if residuals else ()
 
     zs = project(at.xs) if hoist else at.xs
-    last, ys, kept = _walk(step, at.carry, zs, at.mask, at.reset, at.reset_carry)
-    return [ys, *last, *kept]
+    last, ys, found = _walk(step, at.carry, zs, at.mask, at.reset, at.reset_carry)
+    return [ys, *last, *found]
 
 
 def _multiply(cell: Equations, a: Arrays, h: Array, w_hh: Array) -> Arrays:
@@ -212,17 +212,17 @@ def _walk(
     def body(carry, at):
         valid, restart, at = at
         before = carry if restart is None else _select(restart, reset_carry, carry)
-        after, kept = step(before, at)
+        after, residuals = step(before, at)
         y = after[-1]
         if valid is not None:
             # A padded step does nothing at all: its reset does not count either.
             after = _select(valid, after, carry)
             y = jnp.where(valid, y, jnp.zeros_like(y))
-        return after, (y, kept)
+        return after, (y, residuals)
 
     last, out = lax.scan(body, carry, _swap((*_beside_units(mask, reset), inputs)))
-    ys, kept = _swap(out)
-    return last, ys, kept
+    ys, residuals = _swap(out)
+    return last, ys, residuals
 
 
 def _beside_units(*flags: Array) -> list[Array | None]:

@@ -147,7 +147,7 @@ def test_carry_gradients_of_a_linear_recurrence():
     found = rnnjax.carry_gradients(
         cell, jnp.array(factors), jnp.zeros(3), XS, lambda ys: ys[4].sum()
     )
-    expected = np.zeros((7, 3))  # nothing behind the step that counts
+    expected = np.zeros((7, 3))  # nothing after the step that counts
     expected[:5] = factors ** np.arange(5, 0, -1)[:, None]
     np.testing.assert_allclose(found, expected)
 

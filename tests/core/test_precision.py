@@ -67,6 +67,31 @@ def test_a_carry_dtype_that_is_not_floating_is_refused(wrong):
         rnnjax.lstm(3, 4, carry_dtype=wrong)
 
 
+def test_layers_may_differ_in_dtype():
+    """The rule of one dtype is for each cell alone."""
+    cell = rnnjax.stack(rnnjax.lstm(3, 4), rnnjax.gru(4, 5))
+    first, second = cell.init(jax.random.key(0))
+    params = (cast(first, jnp.bfloat16), cast(second, jnp.float32))
+    (lower, upper), ys = rnnjax.unroll(cell, params, jnp.ones((2, 6, 3)))
+    assert lower.h.dtype == jnp.bfloat16
+    assert upper.dtype == ys.dtype == jnp.float32
+
+
+@pytest.mark.float32  # where JAX promotes dtypes
+@pytest.mark.parametrize("narrow", ["cell", "highway"])
+def test_a_highway_and_its_cell_are_joined_by_promotion(narrow):
+    cell = rnnjax.highway(rnnjax.lstm(3, 4), 3, 4)
+    params = cell.init(jax.random.key(0))
+    low = cast(params, jnp.bfloat16)
+    if narrow == "cell":
+        params = params._replace(cell=low.cell)
+    else:
+        params = low._replace(cell=params.cell)
+    carry, ys = rnnjax.unroll(cell, params, jnp.ones((2, 6, 3)))
+    assert carry.h.dtype == params.cell.w_hh.dtype
+    assert ys.dtype == jnp.float32
+
+
 def distances_from_float64(cell, inputs, outputs):
     """Of the gradient of each bfloat16 param over 2,000 steps, relative to its norm."""
     params = cast(cell.init(jax.random.key(0)), jnp.bfloat16)

@@ -15,7 +15,7 @@ import rnnjax
 
 def log_probabilities(model, tokens):
     """Of each of ``tokens`` after those before it, the start token being 1."""
-    # Zeros behind, that one compilation serves all lengths.
+    # Zeros are added after them, so that one compilation serves all lengths.
     inputs = np.array([1, *tokens[:-1], *[0] * (STEPS - len(tokens))])
     logits = np.asarray(unroll(*model, inputs)[1])[: len(tokens)]
     logp = logits - np.log(np.exp(logits).sum(1, keepdims=True))

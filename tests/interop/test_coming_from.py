@@ -180,7 +180,9 @@ def torch_padding(row):
 def torch_pad_sequence(row):
     torch = pytest.importorskip("torch")
     ragged = [torch.ones(3, 5), torch.ones(7, 5)]
-    close(row.run()[0], torch.nn.utils.rnn.pad_sequence(ragged, batch_first=True))
+    code = row.theirs[0].replace("list", "ragged")
+    names = {"pad_sequence": torch.nn.utils.rnn.pad_sequence, "ragged": ragged}
+    close(row.run()[0], eval(code, names))
 
 
 def torch_step(row):
@@ -389,10 +391,12 @@ def keras_reset(row):
 def keras_pad(row):
     keras, _ = keras_names()
     ragged = [np.ones((3, 5)), np.ones((7, 5))]
-    pad = keras.utils.pad_sequences
-    at_end = pad(ragged, padding="post", dtype="float64")
-    close(row.run()[0], at_end)
-    assert (pad(ragged, dtype="float64")[0] != at_end[0]).any()  # in front, as noted
+    pad = functools.partial(keras.utils.pad_sequences, dtype="float64")
+    code = row.theirs[0].replace("list", "ragged")
+    in_front = eval(code, {"pad_sequences": pad, "ragged": ragged})
+    at_end = functools.partial(pad, padding="post")
+    close(row.run()[0], eval(code, {"pad_sequences": at_end, "ragged": ragged}))
+    assert (row.run()[0] != in_front).any()  # as noted
 
 
 def keras_weights(row):
@@ -736,6 +740,10 @@ COMPARED: dict[tuple[str, str], Callable[[Row], None]] = {
     ("torch", "`pack_padded_sequence(xs, lengths)`"): torch_lengths,
     ("torch", "`pad_packed_sequence(out)`"): torch_padding,
     ("torch", "`pad_sequence(list, batch_first=True)`"): torch_pad_sequence,
+    (
+        "torch",
+        "`pad_sequence(list, batch_first=True, padding_value=-1.0)`",
+    ): torch_pad_sequence,
     ("torch", "`h_t = cell(x, h)`"): torch_step,
     ("torch", "`batch_first=False`"): torch_time_major,
     ("torch", "`lstm.eval()`"): torch_eval,
@@ -766,6 +774,7 @@ COMPARED: dict[tuple[str, str], Callable[[Row], None]] = {
     ("keras", "`layer.reset_state()`"): keras_reset,
     ("keras", "`LSTM(8, unroll=True)`"): keras_call,
     ("keras", "`pad_sequences(list)`"): keras_pad,
+    ("keras", "`pad_sequences(list, value=-1.0)`"): keras_pad,
     ("keras", "`layer.get_weights()`"): keras_weights,
     ("flax", "`LSTMCell(8)`, `OptimizedLSTMCell(8)`"): flax_cell,
     ("flax", "`GRUCell(8)`"): flax_cell,

@@ -16,7 +16,7 @@ from jax.experimental import rnn
 
 import rnnjax
 from rnnjax import kernels, scan
-from rnnjax.kernels import cudnn, equations, pallas, primitives
+from rnnjax.kernels import cudnn, cudnn_layout, equations, pallas, primitives
 
 from .test_primitives import (
     BATCH,
@@ -267,14 +267,14 @@ OUTPUTS = [(BATCH, TIME, 5), (BATCH, 5), (BATCH, 5)]
 
 def test_weights_come_back_from_cudnn():
     params = weights(rnnjax.lstm(3, 5))
-    flat = cudnn.flatten_weights(*params)
+    flat = cudnn_layout.flatten_weights(*params)
     assert flat.shape == (rnn.get_num_params_in_lstm(3, 5, 1, False),)
-    assert_close(cudnn.unflatten_weights(flat, 3, 5), tuple(params), 0, 0)
+    assert_close(cudnn_layout.unflatten_weights(flat, 3, 5), tuple(params), 0, 0)
 
 
 def test_both_of_cudnns_biases_are_added():
     flat = rnn.init_lstm_weight(jax.random.key(0), 3, 5, 1, False)
-    w_ih, w_hh, b = cudnn.unflatten_weights(flat, 3, 5)
+    w_ih, w_hh, b = cudnn_layout.unflatten_weights(flat, 3, 5)
     at = operands(None)
     at[1:4] = w_ih, w_hh, b
     xs, (c, h) = at[0], at[4:6]
@@ -399,4 +399,5 @@ def test_status_names_the_options_on_a_gpu(monkeypatch, why):
     assert {lowering.name for lowering in status[1:]} == {"reference"}
     assert "lstm_cudnn" in status.lstm.reason
     assert why in status.lstm.reason
-    assert "gru_pallas" in status.gru.reason
+    assert "gru_pallas, if reset_after=True" in status.gru.reason
+    assert status.elman.reason == "there is no kernel for gpu"

@@ -31,7 +31,7 @@ inline int lanes_at(int64_t hidden, int64_t block) {
   return left < kLanes ? static_cast<int>(left) : kLanes;
 }
 
-// How the hidden units are cut: in blocks of kLanes, `blocks` in all, which
+// How the hidden units are cut: in blocks of kLanes, `blocks` in total, which
 // form panels of `wide` blocks at most, as equal as they can be.
 struct Cut {
   int64_t hidden, blocks, panels;
