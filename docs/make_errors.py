@@ -671,7 +671,7 @@ SECTIONS: dict[str, list[Entry]] = {
             "rnnjax.stack(cell, rnnjax.pointwise(jax.nn.relu))",
         ),
         Entry(
-            "something else than a cell in a combinator",
+            "something other than a cell in a combinator",
             "rnnjax.residual(5)",
             "Combinators take cells.",
             "rnnjax.residual(rnnjax.gru(5, 5))",

@@ -40,7 +40,7 @@ def number(name: str, value: Any, *, example: float = 1.0) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"{name} is {forms.outline(value)}; expected a number that is known when "
-            f"the cell is made. Write {name}={example!r}; arrays belong into params."
+            f"the cell is made. Write {name}={example!r}; arrays belong in params."
         )
     if not math.isfinite(value):
         raise ValueError(

@@ -16,7 +16,7 @@ def flatten(
     whose own name is ``ignored`` are left out too.
 
     Raises:
-      TypeError: for something else than a dictionary, a module for example, for names
+      TypeError: for something other than a dictionary, a module for example, for names
         that are no strings, and for what NumPy cannot hold.
       ValueError: where nothing is left, and for names that occur twice.
     """

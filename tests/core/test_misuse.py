@@ -336,7 +336,7 @@ MISUSES = {
     "an array as an argument of a cell": (
         lambda: rnnjax.lstm(5, 4, forget_bias=jnp.ones(4)),
         TypeError,
-        r"forget_bias is float64\[4\].*number.*arrays belong into params",
+        r"forget_bias is float64\[4\].*number.*arrays belong in params",
     ),
     "dropout of everything": (
         lambda: rnnjax.dropout(1.0),
@@ -597,7 +597,7 @@ MISUSES = {
         TypeError,
         r"stack got \[relu\].*one or more cells.*rnnjax.pointwise\(relu\)",
     ),
-    "something else than a cell in a combinator": (
+    "something other than a cell in a combinator": (
         lambda: rnnjax.residual(5),
         TypeError,
         r"cell is 5; expected a Cell.*rnnjax.lstm\(3, 4\)",
