@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.extend.core import Literal
 
 from rnnjax import checks
 from rnnjax.cell import Carry, Keys, Params, Reset
@@ -198,3 +199,29 @@ def as_keys(key: Array | Keys) -> Keys:
     """
     key = checks.noise_key(key)
     return key if isinstance(key, Keys) else Keys(key, key)
+
+
+def uses_key(run: Callable[..., Any], key: Array | Keys, *given: Any) -> bool:
+    """Whether what ``run(key, *given)`` returns depends on its key.
+
+    It is traced, not run: shapes may stand for arrays. What a part of it, such as a
+    loop, does with the key is not looked into.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from rnnjax import signals
+    >>> key, x = jax.random.key(0), jnp.ones(3)
+    >>> signals.uses_key(lambda key, x: x + jax.random.normal(key, (3,)), key, x)
+    True
+    >>> signals.uses_key(lambda key, x: (jax.random.split(key), x)[1], key, x)
+    False
+    """
+    jaxpr = jax.make_jaxpr(run)(key, *given).jaxpr
+    reached = set(jaxpr.invars[: len(jax.tree.leaves(key))])
+
+    def reaches(variables):
+        return any(not isinstance(v, Literal) and v in reached for v in variables)
+
+    for eqn in jaxpr.eqns:
+        if reaches(eqn.invars):
+            reached.update(eqn.outvars)
+    return reaches(jaxpr.outvars)

@@ -7,11 +7,10 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import Literal
 
 from rnnjax import checks, scan
 from rnnjax.cell import Carry, Cell, Keys, Params, Reset, StepFn
-from rnnjax.signals import as_keys
+from rnnjax.signals import as_keys, uses_key
 
 Advance: TypeAlias = Callable[[StepFn, Params, Carry, Any], tuple[Carry, Any]]
 
@@ -62,12 +61,7 @@ def draws(
 
     given = (as_keys(key), params, carry)
     shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), given)
-    jaxpr = jax.make_jaxpr(run)(*shapes, jax.tree.map(first, xs)).jaxpr
-    reached = set(jaxpr.invars[:2])
-    for eqn in jaxpr.eqns:
-        if any(not isinstance(v, Literal) and v in reached for v in eqn.invars):
-            reached.update(eqn.outvars)
-    return any(not isinstance(v, Literal) and v in reached for v in jaxpr.outvars)
+    return uses_key(run, *shapes, jax.tree.map(first, xs))
 
 
 def keyed_step(

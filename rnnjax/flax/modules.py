@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnjax import combinators
+from rnnjax import combinators, signals
 from rnnjax.builder import recurrence
 from rnnjax.cell import Carry, Cell, Keys, Params
+from rnnjax.combinators import features
 from rnnjax.combinators.stepping import keyed_step
 
 
@@ -114,19 +115,21 @@ def initial_carry_of(
 
 def may_draw(cell: Cell) -> bool:
     """Whether a cell may do something with a key: one that cannot needs no stream."""
-    random = (
-        combinators.dropout,
-        combinators.with_dropout,
-        combinators.zoneout,
-        combinators.drop_connect,
-    )
-    return any(
-        # What recurrence makes draws nothing; a cell built by hand may.
-        getattr(one.unroll, "__module__", "") != recurrence.__module__
-        if one.spec is None
-        else one.spec.constructor in random
-        for one in _inside(cell)
-    )
+    x = features.takes(cell)
+    if x is None:
+        # What recurrence makes draws nothing; of any other nobody knows.
+        return getattr(cell.unroll, "__module__", "") != recurrence.__module__
+
+    def run(key, params, xs):
+        return cell.unroll(params, cell.initial_carry(params), xs, key=key)
+
+    keys = jax.eval_shape(lambda: signals.as_keys(jax.random.key(0)))
+    xs = jax.ShapeDtypeStruct((2, *x.shape), x.dtype)
+    try:
+        params = jax.eval_shape(cell.init, keys.sequence)
+        return signals.uses_key(run, keys, params, xs)
+    except Exception:  # whatever it is, it will be said when the cell runs
+        return True
 
 
 def keeps_masks(cell: Cell) -> bool:

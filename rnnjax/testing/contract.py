@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Literal
 
-from rnnjax import guards
+from rnnjax import checks, guards, signals
 from rnnjax.cell import Cell, Keys, NoStepError
 from rnnjax.testing import drawing
 from rnnjax.testing.comparing import (
@@ -66,7 +65,7 @@ def check_cell(cell: Cell, x: Any, *, dtype: Any = None) -> None:
     >>> import jax.numpy as jnp, rnnjax
     >>> rnnjax.testing.check_cell(rnnjax.bidirectional(rnnjax.gru(3, 4)), jnp.ones(3))
     """
-    check = _Checks(cell, x, dtype)
+    check = _Checks(checks.cell("cell", cell), x, dtype)
     if check.causal:
         check.unroll_is_scan_of_step()
         check.chunks_compose()
@@ -127,12 +126,7 @@ class _Checks:
         def run(keys, *given):
             return self._unroll(*given, key=keys)
 
-        jaxpr = jax.make_jaxpr(run)(self.keys, *self.given).jaxpr
-        reached = set(jaxpr.invars[:2])
-        for eqn in jaxpr.eqns:
-            if any(not isinstance(v, Literal) and v in reached for v in eqn.invars):
-                reached.update(eqn.outvars)
-        return any(not isinstance(v, Literal) and v in reached for v in jaxpr.outvars)
+        return signals.uses_key(run, self.keys, *self.given)
 
     def _unroll(self, params, carry, xs, mask=None, reset=None, key=None):
         return self.cell.unroll(params, carry, xs, mask=mask, reset=reset, key=key)

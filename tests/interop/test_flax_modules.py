@@ -243,6 +243,36 @@ def test_noise_acts_in_nnx_until_eval(name, way):
     assert (np.asarray(run(ONES)) == 0).any()
 
 
+DRAWING = {
+    "leaky": rnnjax.leaky_rnn(4, 4, noise=0.5),
+    "Dale": rnnjax.dale_rnn(4, 4, noise=0.5),
+    "low rank": rnnjax.low_rank_rnn(4, 4, rank=1, noise=0.5),
+    "attention": rnnjax.attention(
+        rnnjax.gru(8, 4), 4, 4, (6, 4), monotonic="soft", score_noise=1.0
+    ),
+    "in a stack": rnnjax.stack(rnnjax.leaky_rnn(4, 4, noise=0.5), rnnjax.gru(4, 4)),
+    "of unknown inputs": rnnjax.stack(
+        rnnjax.pointwise(jnp.tanh), rnnjax.leaky_rnn(4, 4, noise=0.5)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+@pytest.mark.parametrize("way", ["nnx.RNN", "unroll"])
+def test_noise_of_cells_that_draw_by_themselves_acts_until_eval(name, way):
+    module: Any = nnx_cell(DRAWING[name])
+    rnn: Any = nnx.RNN(module)
+
+    def run():
+        rnns = way == "nnx.RNN"
+        done = rnn(ONES, return_carry=True) if rnns else module.unroll(ONES)
+        return np.concatenate([np.ravel(a) for a in jax.tree.leaves(done)])
+
+    assert np.abs(run() - run()).max() > 1e-3
+    rnn.eval()
+    close(run(), run())
+
+
 def test_masks_of_a_sequence_stay_while_its_carry_is_handed_on():
     module: Any = nnx_cell(rnnjax.dropout(0.5, per="sequence"))
     rnn: Any = nnx.RNN(module)
@@ -304,11 +334,16 @@ def test_which_stream_draws():
     assert not (calm.unroll(ONES)[1] == 0).any()
 
 
-@pytest.mark.parametrize("name", [*CELLS, "from linen"])
+SILENT = CELLS | {
+    "from linen": in_flax.from_linen_cell(nn.GRUCell(3), 2),
+    "noise of zero": rnnjax.leaky_rnn(2, 3, noise=0.0),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
 def test_a_cell_without_noise_holds_no_stream(name):
     """So that jax.jit may close over its module, which changes nothing."""
-    linen = in_flax.from_linen_cell(nn.GRUCell(3), 2)
-    module: Any = nnx_cell(CELLS.get(name, linen), default=1)
+    module: Any = nnx_cell(SILENT[name], default=1)
     assert not jax.tree.leaves(nnx.state(module, nnx.RngState))
     assert jax.jit(lambda xs: module.unroll(xs)[1])(XS).shape == (3, 5, 3)
 
