@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, scan, signals
+from rnnjax import checks, guards, scan, signals
 from rnnjax.cell import Carry, Cell, Keys, Params, Reset
 
 
@@ -78,7 +78,8 @@ def unroll(
     def one(carry, xs, mask, reset, key):
         if carry is None:
             carry = cell.initial_carry(params)
-        return cell.unroll(params, carry, xs, mask=mask, reset=reset, key=key)
+        done = cell.unroll(params, carry, xs, mask=mask, reset=reset, key=key)
+        return guards.returned("unroll", done, carry)  # a cell by hand has no guard
 
     try:
         return jax.vmap(one)(carry, xs, mask, reset, keys)
@@ -116,8 +117,12 @@ def static_unroll(
     start = cell.initial_carry(params)
     carry, mask, reset = signals.read(start, carry, xs, mask, reset)
     xs = jax.tree.map(jnp.asarray, xs)
+
+    def step(params, carry, x):
+        return guards.returned("step", cell.step(params, carry, x), carry)
+
     return scan.static(
-        lambda params, x: x, cell.step, params, carry, xs, mask=mask, reset=reset
+        lambda params, x: x, step, params, carry, xs, mask=mask, reset=reset
     )
 
 
@@ -132,7 +137,8 @@ def carry_spec(cell: Cell, dtype: Any = None) -> Carry:
     >>> rnnjax.carry_spec(rnnjax.lstm(3, 5), jnp.bfloat16).h
     ShapeDtypeStruct(shape=(5,), dtype=bfloat16)
     """
-    return jax.eval_shape(cell.initial_carry, _params_spec(cell, dtype))
+    params = _params_spec(cell, dtype)
+    return jax.eval_shape(cell.initial_carry, params)
 
 
 def output_spec(cell: Cell, x: Any, dtype: Any = None) -> Any:

@@ -157,6 +157,21 @@ def test_a_hand_written_cell_is_told_by_its_name():
         cell.unroll((), jnp.zeros(3), XS[0])
 
 
+def test_a_hand_written_cell_without_a_name_is_guarded_by_what_runs_it():
+    cell = rnnjax.Cell(
+        lambda key: (),
+        lambda params: jnp.zeros(3),
+        lambda params, h, x: (h[:1], x),
+        lambda params, h, xs, *, mask=None, reset=None, key=None: (h[:1], xs),
+    )
+    with pytest.raises(TypeError, match=r"unroll returned carry as .*\[1\]"):
+        rnnjax.unroll(cell, (), XS)
+    with pytest.raises(TypeError, match=r"unroll returned carry as .*\[1\]"):
+        rnnjax.unroll(cell, (), XS, carry=jnp.zeros((2, 3)))
+    with pytest.raises(TypeError, match=r"step returned carry as .*\[1\]"):
+        rnnjax.static_unroll(cell, (), jnp.zeros(3), XS[0])
+
+
 def test_tensors_of_torch_get_a_sentence():
     torch = pytest.importorskip("torch")
     cell = rnnjax.lstm(3, 4)
