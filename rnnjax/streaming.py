@@ -46,6 +46,7 @@ def init(cell: Cell, params: Params, slots: int) -> Streams:
     >>> streams.carry.shape, int(streams.active.sum())
     ((8, 4), 0)
     """
+    checks.model(cell, params)
     checks.size("slots", slots)
     carry = jax.tree.map(
         lambda a: jnp.broadcast_to(a, (slots, *a.shape)), cell.initial_carry(params)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import keystr, tree_leaves_with_path
 
-from rnnjax import scan
+from rnnjax import checks, scan
 from rnnjax.analysis import diagram, opening
 from rnnjax.cell import Cell, Spec
 from rnnjax.combinators.layers import bidirectional, parallel
@@ -103,6 +103,7 @@ def describe(cell: Cell, x: Any) -> Description:
     1 dense(128, 10)  f32[128]  f32[10]       1,290         all steps at once
     1,290 parameters, 5,160 bytes; the carry of an example: 0 numbers, 0 bytes
     """
+    checks.cell("cell", cell)
     params = jax.eval_shape(cell.init, jax.random.key(0))
     return _describe("", cell, params, _shapes(x), whole=True)
 

@@ -106,6 +106,7 @@ def trace(
        0  0.731  0.731  0.762  0.731  0.557  0.370
        1  0.914  0.914  0.983  0.914  1.408  0.811
     """
+    checks.model(cell, params)
     start = cell.initial_carry(params)
     carry, mask, reset = signals.read(start, carry, xs, mask, reset, key)
     _, values = _of_sequence(cell, params, carry, xs, mask=mask, reset=reset, key=key)
@@ -147,6 +148,7 @@ def carry_gradients(
     >>> g.shape, bool(jnp.linalg.norm(g[0]) < jnp.linalg.norm(g[-1]))
     ((9, 4), True)
     """
+    checks.model(cell, params)
     time = checks.time_steps(xs)
     carry = checks.carry(carry, cell.initial_carry(params))
     leaves, structure = jax.tree.flatten(carry)

@@ -46,7 +46,7 @@ def model(cell: Any, params: Params) -> None:
     """A cell, and params of the form that its ``init`` makes."""
     if not isinstance(cell, Cell):
         swapped = isinstance(params, Cell)
-        write = "rnnjax.unroll(cell, params, xs), the cell in front"
+        write = "(cell, params, ...), the cell in front"
         raise TypeError(
             f"cell is {forms.outline(cell)}; expected a Cell, such as "
             f"rnnjax.lstm(3, 4). Write {write if swapped else 'rnnjax.lstm(3, 4)'}."

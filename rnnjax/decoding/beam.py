@@ -77,6 +77,7 @@ def beam_search(
     >>> found.tokens.shape, bool((jnp.diff(found.scores) <= 0).all())
     ((3, 5), True)
     """
+    checks.model(cell, params)
     checks.size("beams", beams)
     carry = checks.carry(carry, jax.eval_shape(cell.initial_carry, params))
 

@@ -81,6 +81,7 @@ def raw_unroll(
     >>> raw.emits.shape, bool((raw.emits[raw.length:] == 0).all())
     ((20, 1), True)
     """
+    checks.model(cell, params)
     checks.size("steps", steps)
     carry = checks.carry(carry, jax.eval_shape(cell.initial_carry, params))
     keys = None if key is None else as_keys(key)

@@ -13,6 +13,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+from rnnjax import checks
 from rnnjax.batch import unroll as unroll_batch
 from rnnjax.cell import Cell, Params
 
@@ -55,6 +56,7 @@ def unroll(
     ((2, 4), (2, 7, 4), True)
     """
     batch, time = jax.export.symbolic_shape("b, t")
+    checks.model(cell, params)
     template = jax.eval_shape(cell.initial_carry, params)
 
     def run(params, carry, xs, lengths):
@@ -88,6 +90,7 @@ def step(
     (2, 4)
     """
     (batch,) = jax.export.symbolic_shape("b")
+    checks.model(cell, params)
     template = jax.eval_shape(cell.initial_carry, params)
 
     def run(params, carry, x):
@@ -112,6 +115,7 @@ def initial_carry(
     >>> sorted(program.call())
     ['c', 'h']
     """
+    checks.model(cell, params)
     return _export(lambda params: plain(cell.initial_carry(params)), params, bake, ())
 
 

@@ -543,7 +543,7 @@ MISUSES = {
     "cell and params swapped": (
         lambda: rnnjax.unroll(params(), CELL, xs(3, 7, 5)),
         TypeError,
-        r"cell is LSTMParams\(.*expected a Cell.*rnnjax.unroll\(cell, params, xs\)",
+        r"cell is LSTMParams\(.*expected a Cell.*Write \(cell, params, \.\.\.\)",
     ),
     "params of two dtypes": (
         lambda: batch_of(params()._replace(b=jnp.zeros(16, jnp.bfloat16))),
@@ -706,6 +706,36 @@ def test_sentences_come_under_jit_too(name):
     call, error, sentence = MISUSES[name]
     with pytest.raises(error, match=f"(?s){sentence}"):
         jax.jit(lambda: call()[1])()
+
+
+SWAPPED = {
+    "unroll": lambda p: rnnjax.unroll(p, CELL, xs(3, 7, 5)),
+    "static_unroll": lambda p: rnnjax.static_unroll(p, CELL, start(), xs(7, 5)),
+    "trace": lambda p: rnnjax.trace(p, CELL, start(), xs(7, 5)),
+    "carry_gradients": lambda p: rnnjax.carry_gradients(
+        p, CELL, start(), xs(7, 5), jnp.sum
+    ),
+    "raw_unroll": lambda p: rnnjax.raw_unroll(
+        p, CELL, start(), xs(5), lambda *given: None, steps=3
+    ),
+    "beam_search": lambda p: rnnjax.beam_search(
+        p, CELL, start(), 1, steps=3, beams=2, end_token=0
+    ),
+    "streaming.init": lambda p: rnnjax.streaming.init(p, CELL, slots=2),
+    "export.unroll": lambda p: rnnjax.export.unroll(p, CELL, xs(5)),
+    "export.step": lambda p: rnnjax.export.step(p, CELL, xs(5)),
+    "export.initial_carry": lambda p: rnnjax.export.initial_carry(p, CELL),
+    "describe": lambda p: rnnjax.describe(p, xs(5)),
+    "carry_spec": lambda p: rnnjax.carry_spec(p),
+    "check_cell": lambda p: rnnjax.testing.check_cell(p, xs(5)),
+}
+
+
+@pytest.mark.parametrize("call", SWAPPED.values(), ids=SWAPPED)
+def test_params_in_the_place_of_the_cell_get_the_same_sentence(call):
+    sentence = r"^cell is LSTMParams\(.*; expected a Cell.* Write "
+    with pytest.raises(TypeError, match=sentence):
+        call(params())
 
 
 def test_an_error_inside_a_stack_says_where():
