@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, signals
+from rnnjax import checks, forms, signals
 from rnnjax.batch import output_spec
 from rnnjax.cell import Carry, Cell, Params, Reset, constructor
+from rnnjax.combinators import features
 from rnnjax.combinators.alignment import move_forward, scores
 from rnnjax.combinators.stepping import walk
 from rnnjax.observation import observe
@@ -111,8 +112,9 @@ def attention(
         scores; it teaches soft attention to decide.
 
     Raises:
-      ValueError: for sizes that are not positive, names that are none of the above, and
-        a bias or noise without ``monotonic``.
+      ValueError: for sizes that are not positive, a cell for inputs of another size,
+        names that are none of the above, noise below zero, and a bias or noise without
+        ``monotonic``.
 
     References: Bahdanau, Cho, Bengio 2015, arXiv:1409.0473; Luong, Pham, Manning 2015,
     arXiv:1508.04025; the scale: Salimans, Kingma 2016, arXiv:1602.07868; monotonic:
@@ -133,20 +135,28 @@ def attention(
     >>> ys.shape
     (2, 6, 4)
     """
+    checks.cell("cell", cell)
     checks.size("input_size", input_size)
     checks.size("size", size)
-    steps, features = memory_shape
-    checks.size("memory_shape[0]", steps)
-    checks.size("memory_shape[1]", features)
-    if score not in ("additive", "multiplicative"):
-        raise ValueError(
-            f"score is {score!r}; expected 'additive' or 'multiplicative'. Write "
-            "score='additive'."
+    features.fed("attention", cell, input_size + size, "input_size + size")
+    if not isinstance(memory_shape, tuple) or len(memory_shape) != 2:
+        raise TypeError(
+            f"memory_shape is {forms.outline(memory_shape)}; expected two sizes, the "
+            "steps of the memory and their features. Write memory_shape=(7, 8)."
         )
-    if monotonic not in (None, "soft", "hard"):
+    steps, width = memory_shape
+    checks.size("memory_shape[0]", steps)
+    checks.size("memory_shape[1]", width)
+    checks.choice(*("score", score, ("additive", "multiplicative")), "score='additive'")
+    checks.flag("scaled", scaled)
+    if monotonic is not None:
+        write = "monotonic='soft' to train, 'hard' to decode with the same params"
+        checks.choice("monotonic", monotonic, ("soft", "hard"), write)
+    checks.number("score_bias", score_bias, example=-4.0)
+    if checks.number("score_noise", score_noise) < 0:
         raise ValueError(
-            f"monotonic is {monotonic!r}; expected 'soft', 'hard' or None. Write "
-            "monotonic='soft' to train, 'hard' to decode with the same params."
+            f"score_noise is {score_noise!r}; expected a standard deviation, 0 or "
+            "more. Write score_noise=1.0, and a key where you unroll."
         )
     for name, value in (("score_bias", score_bias), ("score_noise", score_noise)):
         if monotonic is None and value:
@@ -159,11 +169,11 @@ def attention(
         keys = jax.random.split(checks.key(key), 5)
         query = output_size(cell, input_size + size)
         draw = jax.nn.initializers.glorot_uniform()
-        w_out = draw(keys[4], (query + features, size))
+        w_out = draw(keys[4], (query + width, size))
         additive = score == "additive"
         return AttentionParams(
             cell=cell.init(keys[0]),
-            w_memory=draw(keys[1], (features, size if additive else query)),
+            w_memory=draw(keys[1], (width, size if additive else query)),
             w_query=draw(keys[2], (query, size)) if additive else None,
             v=draw(keys[3], (size, 1))[:, 0] if additive else None,
             w_out=w_out,

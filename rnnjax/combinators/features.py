@@ -161,6 +161,18 @@ def around(name: str, cell: Cell) -> None:
         )
 
 
+def fed(name: str, cell: Cell, size: int, made_of: str) -> None:
+    """Refuse a cell that takes other inputs than the ``size`` features it will get."""
+    wanted = takes(cell)
+    x = jax.ShapeDtypeStruct((size,), jnp.result_type(float))
+    if _differ(x, wanted) and puts_out(cell, x) is None:
+        raise ValueError(
+            f"{name}({cell}): the cell takes {_words(wanted)}, and gets {made_of}, "
+            f"which is {_words(x)}; expected the same. Write a cell for inputs of "
+            f"{_words(x)}."
+        )
+
+
 def between(name: str, cell: Cell, input_size: int, output_size: int) -> None:
     """Refuse a cell that takes and puts out other features than were said."""
     wanted = takes(cell)

@@ -9,6 +9,7 @@ from jax import Array
 
 from rnnjax import checks, signals
 from rnnjax.cell import Carry, Cell, Params, constructor
+from rnnjax.combinators import features
 from rnnjax.combinators.attending import output_size
 from rnnjax.combinators.stepping import walk
 from rnnjax.observation import observe
@@ -62,6 +63,10 @@ def attention_window(cell: Cell, input_size: int, size: int, length: int) -> Cel
       size: units of the output (``attn_size`` and ``attn_vec_size`` in one).
       length: how many outputs are kept (``attn_length``).
 
+    Raises:
+      ValueError: for sizes that are not positive, and a cell for inputs of another
+        size.
+
     Reference: Cheng, Dong, Lapata 2016, Long short-term memory-networks for machine
     reading, arXiv:1601.06733; the equations are those of TensorFlow 1.
 
@@ -72,9 +77,11 @@ def attention_window(cell: Cell, input_size: int, size: int, length: int) -> Cel
     >>> ys.shape, bool((carry.window == ys[-5:]).all())
     ((7, 4), True)
     """
+    checks.cell("cell", cell)
     checks.size("input_size", input_size)
     checks.size("size", size)
     checks.size("length", length)
+    features.fed("attention_window", cell, input_size, "input_size")
 
     def init(key):
         keys = jax.random.split(checks.key(key), 6)

@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 
 import rnnjax
-from rnnjax.combinators import layers, memoryless, noise, shortcuts, starting
+from rnnjax.combinators import (
+    attending,
+    layers,
+    memoryless,
+    noise,
+    shortcuts,
+    starting,
+    windows,
+)
 
 CELL = rnnjax.gru(4, 4)
 
 # A call of each constructor that is right; every argument of it is then made wrong.
 RIGHT = {
+    "attention": {"cell": rnnjax.gru(8, 4), "input_size": 4, "size": 4}
+    | {"memory_shape": (6, 4), "monotonic": "soft"},
+    "attention_window": {"cell": CELL, "input_size": 4, "size": 4, "length": 3},
     "bidirectional": {"forward": CELL},
     "conv_gru": {"input_shape": (5, 5, 2), "features": 3},
     "conv_lstm": {"input_shape": (5, 5, 2), "features": 3},
@@ -55,11 +66,13 @@ OPTIONAL = {"backward", "cell_clip", "projection_clip", "projection_size"} | {
     "input_shape",
     "traversal",
     "carry_dtype",
+    "monotonic",
 }
 
 
 def constructors():
-    modules = [rnnjax.cells, layers, memoryless, noise, shortcuts, starting]
+    modules = [rnnjax.cells, attending, layers, memoryless, noise, shortcuts]
+    modules += [starting, windows]
     for module in modules:
         for name, made in vars(module).items():
             if name.startswith("_") or not hasattr(made, "__wrapped__"):
@@ -101,6 +114,22 @@ def test_no_argument_takes_nonsense(make, argument):
 @pytest.mark.parametrize("name", RIGHT)
 def test_the_table_is_of_constructors_that_are_there(name):
     assert name in dict(constructors())
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "sentence"),
+    [
+        ("attention", {"memory_shape": 5}, r"memory_shape is 5; .*\(7, 8\)"),
+        ("attention", {"memory_shape": (5, 4, 3)}, r"memory_shape is \(5, 4, 3\)"),
+        ("attention", {"memory_shape": (5, 0)}, r"memory_shape\[1\] is 0"),
+        ("attention", {"score_noise": -1.0}, r"score_noise is -1.0; .*0 or more"),
+        ("attention", {"cell": CELL}, "takes 4 features.* is 8 features"),
+        ("attention_window", {"cell": rnnjax.gru(8, 4)}, "takes 8 .* is 4 features"),
+    ],
+)
+def test_attention_refuses_what_does_not_fit(name, changed, sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        call(dict(constructors())[name], **changed)
 
 
 def test_traced_numbers_are_refused():
