@@ -305,7 +305,11 @@ def test_your_own_random_cell_is_seen_at_every_step():
     walked = rnnjax.recurrence(
         init, lambda params: jnp.zeros(()), lambda p, x: x, lambda p, c, z: (c + z, -c)
     )
-    nameless = rnnjax.Cell(init, walked.initial_carry, walked.step, unroll)
+
+    def step(params, carry, x):
+        return walked.step(params, carry, x[0])
+
+    nameless = rnnjax.Cell(init, walked.initial_carry, step, unroll)
     trace, ys = seen(nameless, key=key)
     assert trace.names == ("carry", "y")
     np.testing.assert_allclose(trace["y"], ys, atol=1e-12)
