@@ -123,7 +123,7 @@ def full_lstm(
     checks.flag("coupled", coupled)
     checks.number("forget_bias", forget_bias)
     checks.activation(activation)
-    checks.positive("epsilon", epsilon, example=1e-5)
+    checks.not_negative("epsilon", epsilon, example=1e-5)
     if projection_size is not None:
         checks.size("projection_size", projection_size)
     elif projection_clip is not None:

@@ -75,7 +75,7 @@ def layer_norm_elman(
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
     checks.activation(activation)
-    checks.positive("epsilon", epsilon, example=1e-5)
+    checks.not_negative("epsilon", epsilon, example=1e-5)
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 1)
@@ -152,7 +152,7 @@ def layer_norm_gru(
     """
     checks.size("input_size", input_size)
     checks.size("hidden_size", hidden_size)
-    checks.positive("epsilon", epsilon, example=1e-5)
+    checks.not_negative("epsilon", epsilon, example=1e-5)
 
     def init(key):
         w_ih, w_hh = recurrent_weights(checks.key(key), input_size, hidden_size, 3)

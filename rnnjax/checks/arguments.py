@@ -59,6 +59,16 @@ def positive(name: str, value: Any, *, example: float = 1.0) -> float:
     return float(value)
 
 
+def not_negative(name: str, value: Any, *, example: float = 1.0) -> float:
+    """Zero or a number above it."""
+    if number(name, value, example=example) < 0:
+        raise ValueError(
+            f"{name} is {value!r}; expected zero or a positive number. Write "
+            f"{name}={example!r}."
+        )
+    return float(value)
+
+
 def rate(name: str, value: Any) -> float:
     """A probability of dropping something, one excluded."""
     if not 0 <= number(name, value, example=0.5) < 1:

@@ -274,7 +274,7 @@ def test_cfc_moves_from_one_state_to_another_with_time():
 WRONG = [
     (lambda: rnnjax.full_lstm(2, 3, projection_clip=1.0), "projection_size=3"),
     (lambda: rnnjax.full_lstm(2, 3, cell_clip=-1.0), "cell_clip=3.0"),
-    (lambda: rnnjax.full_lstm(2, 3, layer_norm="batch"), "layer_norm='gates'"),  # pyright: ignore
+    (lambda: rnnjax.full_lstm(2, 3, layer_norm="batch"), "Write 'gates' for Ten"),  # pyright: ignore
     (lambda: rnnjax.phased_lstm(2, 3, ratio_on=1.5), "ratio_on=0.05"),
     (lambda: rnnjax.phased_lstm(2, 3, longest_period=0.1), "longest_period=1000"),
     (lambda: rnnjax.conv_lstm((4,), 2), "input_shape=\\(height, width, channels\\)"),
