@@ -55,7 +55,7 @@ def _run(closed: Any, args: list[Any]) -> tuple[list[Any], list[Named]]:
         elif inner is None or not _names_in(inner.jaxpr):
             results = _alone(jaxpr, eqn, given)
         elif eqn.primitive.name == "scan":
-            results, named = _scan(eqn.params, given)
+            results, named = _scan(eqn, inner, given)
             found += named
         else:
             results, named = _run(inner, given)
@@ -75,8 +75,13 @@ def _alone(jaxpr: Any, eqn: Any, given: list[Any]) -> list[Any]:
     return jaxpr_as_fun(ClosedJaxpr(one, ()))(*(value for _, value in inputs))
 
 
-def _scan(params: dict[str, Any], given: list[Any]) -> tuple[list[Any], list[Named]]:
-    fixed, carried = params["num_consts"], params["num_carry"]
+def _scan(eqn: Any, step: Any, given: list[Any]) -> tuple[list[Any], list[Named]]:
+    # Versions of JAX count the operands in other ways; inputs and outputs of each step
+    # have an axis less inside than outside.
+    ins = _with_time(eqn.invars, step.jaxpr.invars)
+    outs = _with_time(eqn.outvars, step.jaxpr.outvars)
+    carried = len(eqn.outvars) - outs
+    fixed = len(given) - ins - carried
     consts, carry, xs = (
         given[:fixed],
         given[fixed : fixed + carried],
@@ -85,17 +90,22 @@ def _scan(params: dict[str, Any], given: list[Any]) -> tuple[list[Any], list[Nam
     kept: list[Named] = []
 
     def body(carry, x):
-        results, found = _run(params["jaxpr"], [*consts, *carry, *x])
+        results, found = _run(step, [*consts, *carry, *x])
         kept[:] = found
         return results[:carried], (results[carried:], [one.value for one in found])
 
-    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    options = {name: eqn.params[name] for name in ("length", "reverse", "unroll")}
     carry, (ys, values) = lax.scan(body, carry, xs, **options)
     named = [
         Named(one.name, value, one.loops + 1)
         for one, value in zip(kept, values, strict=True)
     ]
     return [*carry, *ys], named
+
+
+def _with_time(outside: list[Any], inside: list[Any]) -> int:
+    pairs = zip(outside, inside, strict=True)
+    return sum(len(one.aval.shape) > len(other.aval.shape) for one, other in pairs)
 
 
 class _Closed(NamedTuple):
