@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from combinators.running import run
 
 import rnnjax
 from rnnjax import LSTMCarry, testing
@@ -229,10 +230,3 @@ MISUSE = {
 def test_misuse_is_answered_with_what_to_write(wrong, sentence):
     with pytest.raises((ValueError, TypeError), match=sentence):
         wrong()
-
-
-def run(cell, xs=None, key=None):
-    params = cell.init(jax.random.key(0))
-    xs = jnp.ones((TIME, INPUT)) if xs is None else xs
-    key = jax.random.key(0) if key is None else key
-    return cell.unroll(params, cell.initial_carry(params), xs, key=key)
