@@ -3,6 +3,7 @@
 import datetime
 import importlib.metadata
 import os
+import pathlib
 
 # Programs here are tiny and run once: compiling them is most of the time of a test.
 # The older emitters do it twice as fast; newer versions refuse the flag.
@@ -50,3 +51,18 @@ def _precision(request):
     yield
     jax.config.update("jax_enable_x64", False)
     jax.config.update("jax_numpy_dtype_promotion", "standard")
+
+
+_MAPPINGS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True)
+def _forget_programs():
+    """Drop compiled programs before there are too many for one process.
+
+    Each takes a few mappings of memory, of which Linux gives a process 65,530; the
+    program after that ends Python.
+    """
+    yield
+    if _MAPPINGS.exists() and _MAPPINGS.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()

@@ -1,7 +1,7 @@
 """The LSTM and the GRU over images, with convolutions in place of products."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ def conv_lstm(
     padding: str = "SAME",
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""LSTM over 1, 2 or 3 spatial dimensions, with convolutions for products.
 
@@ -63,6 +64,7 @@ def conv_lstm(
       padding: ``"SAME"`` or ``"VALID"``, of the input's convolution.
       forget_bias: what the forget gate's part of ``b`` starts at.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: for shapes of other than 1 to 3 spatial dimensions, another padding,
@@ -105,7 +107,9 @@ def conv_lstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(init, initial_carry, project, step, input_shape, traversal)
+    return recurrence(
+        init, initial_carry, project, step, input_shape, traversal, carry_dtype
+    )
 
 
 class ConvGRUParams(NamedTuple):
@@ -125,6 +129,7 @@ def conv_gru(
     strides: Sizes = 1,
     padding: str = "SAME",
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""GRU over 1, 2 or 3 spatial dimensions, with the reset before the convolution.
 
@@ -146,6 +151,7 @@ def conv_gru(
       strides: of the input's convolution, in the same form.
       padding: ``"SAME"`` or ``"VALID"``, of the input's convolution.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: as `conv_lstm`.
@@ -184,7 +190,9 @@ def conv_gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, input_shape, traversal)
+    return recurrence(
+        init, initial_carry, project, step, input_shape, traversal, carry_dtype
+    )
 
 
 def _convolve(x, kernel, strides=None, padding="SAME"):

@@ -1,7 +1,7 @@
 """Long short-term memory with all that was added to it over the years."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +58,7 @@ def full_lstm(
     activation: Callable[[Array], Array] = jnp.tanh,
     epsilon: float = 1e-5,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""LSTM with peepholes, coupled gates, projection, clipping, layer normalisation.
 
@@ -100,6 +101,7 @@ def full_lstm(
       activation: in place of both tanh.
       epsilon: added to the variance of the layer normalisation.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: for sizes and clips that are not positive, a ``projection_clip``
@@ -215,4 +217,6 @@ def full_lstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )

@@ -1,6 +1,6 @@
 """An LSTM along depth as well as along time."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ def grid_lstm(
     depth_last: bool = False,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Grid LSTM of two dimensions, time and depth.
 
@@ -71,6 +72,7 @@ def grid_lstm(
       depth_last: update time first, then depth by what has become of time.
       forget_bias: what the forget gates' parts of ``b`` start at.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Kalchbrenner, Danihelka, Graves 2016, Grid long short-term memory,
     arXiv:1507.01526.
@@ -141,4 +143,6 @@ def grid_lstm(
         observe(y=depth.h)
         return carry, depth.h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )

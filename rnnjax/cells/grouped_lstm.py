@@ -1,6 +1,6 @@
 """An LSTM in groups that do not see each other."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ def glstm(
     *,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""LSTM of n groups, each of which reads its share of the input and of the state.
 
@@ -52,6 +53,7 @@ def glstm(
       forget_bias: what the forget gate's part of ``b`` starts at; TensorFlow 1 adds it
         at every call instead, and orders gates i j f o.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: for sizes that are not multiples of ``groups``.
@@ -104,4 +106,6 @@ def glstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )

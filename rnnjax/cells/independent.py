@@ -1,7 +1,7 @@
 """Cells whose units see only themselves through time: a vector in place of ``w_hh``."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,7 @@ def indrnn(
     *,
     activation: Callable[[Array], Array] = jax.nn.relu,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Independently recurrent network: each unit reads only its own past.
 
@@ -61,6 +62,7 @@ def indrnn(
       activation: in place of ReLU; TensorFlow 1's ``IndRNNCell`` has tanh, and draws u
         from [-1, 1].
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Li, Li, Cook, Zhu, Gao 2018, Independently recurrent neural network,
     arXiv:1803.04831.
@@ -87,7 +89,9 @@ def indrnn(
         observe(h=h)
         return h, h
 
-    return recurrence(init, initial_carry, _project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, _project, step, (input_size,), traversal, carry_dtype
+    )
 
 
 @constructor
@@ -97,6 +101,7 @@ def indy_lstm(
     *,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""LSTM whose units see only themselves through time.
 
@@ -116,6 +121,7 @@ def indy_lstm(
       forget_bias: what the forget gate's part of ``b`` starts at; TensorFlow 1's
         ``IndyLSTMCell`` adds it at every call instead, and orders gates i j f o.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Gonnet, Deselaers 2019, IndyLSTMs: independently recurrent LSTMs,
     arXiv:1903.08023.
@@ -149,7 +155,9 @@ def indy_lstm(
         observe(i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(init, initial_carry, _project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, _project, step, (input_size,), traversal, carry_dtype
+    )
 
 
 @constructor
@@ -158,6 +166,7 @@ def indy_gru(
     hidden_size: int,
     *,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""GRU whose units see only themselves through time.
 
@@ -177,6 +186,7 @@ def indy_gru(
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``h: (h,)``.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Gonnet, Deselaers 2019, IndyLSTMs: independently recurrent LSTMs,
     arXiv:1903.08023; the unit: Cho et al. 2014, arXiv:1406.1078.
@@ -206,4 +216,6 @@ def indy_gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    return recurrence(init, initial_carry, _project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, _project, step, (input_size,), traversal, carry_dtype
+    )

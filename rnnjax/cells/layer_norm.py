@@ -1,7 +1,7 @@
 """Layer normalisation, and the cells that its paper builds on it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ def layer_norm_elman(
     activation: Callable[[Array], Array] = jnp.tanh,
     epsilon: float = 1e-5,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""The simple recurrent network with its sum normalised.
 
@@ -62,6 +63,7 @@ def layer_norm_elman(
       activation: in place of tanh.
       epsilon: added to the variance, see `normalize`.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Ba, Kiros, Hinton 2016, Layer normalization, arXiv:1607.06450.
 
@@ -94,7 +96,9 @@ def layer_norm_elman(
         observe(h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )
 
 
 class LayerNormGRUParams(NamedTuple):
@@ -119,6 +123,7 @@ def layer_norm_gru(
     *,
     epsilon: float = 1e-5,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Gated recurrent unit with its products normalised, and the reset after them.
 
@@ -139,6 +144,7 @@ def layer_norm_gru(
       hidden_size: units, ``h: (h,)``.
       epsilon: added to the variance, see `normalize`.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Ba, Kiros, Hinton 2016, Layer normalization, arXiv:1607.06450,
     its supplement.
@@ -178,4 +184,6 @@ def layer_norm_gru(
         observe(r=r, z=z, n=n, h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )

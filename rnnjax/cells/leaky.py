@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ def leaky_rnn(
     noise: float = 0.0,
     activation: Callable[[Array], Array] = jnp.tanh,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Leaky units in continuous time, an Euler step of ``dt`` time constants.
 
@@ -57,6 +58,7 @@ def leaky_rnn(
         small dt).
       activation: from potential to rate, in place of tanh; the paper has ReLU.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: for a ``dt`` outside of (0, 1] or a negative ``noise``.
@@ -83,9 +85,8 @@ def leaky_rnn(
     def recurrent(params, r):
         return r @ params.w_hh
 
-    return _leaky(
-        init, recurrent, input_size, hidden_size, dt, noise, activation, traversal
-    )
+    sizes = input_size, hidden_size
+    return _leaky(init, recurrent, sizes, dt, noise, activation, traversal, carry_dtype)
 
 
 @constructor
@@ -98,6 +99,7 @@ def dale_rnn(
     noise: float = 0.0,
     activation: Callable[[Array], Array] = jax.nn.relu,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Leaky units, each exciting or inhibiting all of its targets (Dale's principle).
 
@@ -123,6 +125,7 @@ def dale_rnn(
       noise: as in `leaky_rnn`.
       activation: from potential to rate, not negative, in place of ReLU.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: for an ``excitatory`` that leaves no unit of one kind, and as
@@ -169,9 +172,8 @@ def dale_rnn(
         w = jnp.abs(params.w_hh) * (1 - jnp.eye(hidden_size, dtype=r.dtype))
         return (sign * r) @ w
 
-    return _leaky(
-        init, recurrent, input_size, hidden_size, dt, noise, activation, traversal
-    )
+    sizes = input_size, hidden_size
+    return _leaky(init, recurrent, sizes, dt, noise, activation, traversal, carry_dtype)
 
 
 class LowRankParams(NamedTuple):
@@ -193,6 +195,7 @@ def low_rank_rnn(
     noise: float = 0.0,
     activation: Callable[[Array], Array] = jnp.tanh,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Leaky units whose recurrence has a low rank: a few latent variables drive them.
 
@@ -213,6 +216,7 @@ def low_rank_rnn(
       noise: as in `leaky_rnn`.
       activation: from potential to rate, in place of tanh.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: for a ``rank`` above ``hidden_size``, and as `leaky_rnn`.
@@ -245,12 +249,11 @@ def low_rank_rnn(
     def recurrent(params, r):
         return (r @ params.n) @ params.m.T / hidden_size
 
-    return _leaky(
-        init, recurrent, input_size, hidden_size, dt, noise, activation, traversal
-    )
+    sizes = input_size, hidden_size
+    return _leaky(init, recurrent, sizes, dt, noise, activation, traversal, carry_dtype)
 
 
-def _leaky(init, recurrent, input_size, hidden_size, dt, noise, activation, traversal):
+def _leaky(init, recurrent, sizes, dt, noise, activation, traversal, carry_dtype):
     """The Euler step and its noise, around ``recurrent(params, r)``."""
     checks.activation(activation)
     if not 0 < checks.number("dt", dt, example=0.2) <= 1:
@@ -263,6 +266,7 @@ def _leaky(init, recurrent, input_size, hidden_size, dt, noise, activation, trav
             f"noise is {noise!r}; expected a standard deviation, 0 or more. Write "
             "noise=0.05, and a key where you unroll."
         )
+    input_size, hidden_size = sizes
     shape = (input_size,)
 
     def initial_carry(params):
@@ -281,18 +285,28 @@ def _leaky(init, recurrent, input_size, hidden_size, dt, noise, activation, trav
 
     # Noise is one more input, drawn for the whole sequence before time is walked; a
     # step, which has no key, gets none.
-    cell = recurrence(init, initial_carry, project, advance, traversal=traversal)
+    cell = recurrence(
+        init,
+        initial_carry,
+        project,
+        advance,
+        traversal=traversal,
+        carry_dtype=carry_dtype,
+    )
+
+    def dtype_of(params):
+        return carry_dtype or checks.float_dtype(params)
 
     def step(params, carry, x):
-        x = checks.step_input(x, shape, checks.float_dtype(params))
+        x = checks.step_input(x, shape, dtype_of(params))
         return cell.step(params, carry, (x, None))
 
     def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-        dtype = checks.float_dtype(params)
+        dtype = dtype_of(params)
         xs, time = checks.sequence(xs, shape, dtype)
         xi = None
         if key is not None and noise:
             xi = jax.random.normal(as_keys(key).step, (time, hidden_size), dtype)
         return cell.unroll(params, carry, (xs, xi), mask=mask, reset=reset, key=key)
 
-    return Cell(init, initial_carry, step, unroll)
+    return Cell(init, cell.initial_carry, step, unroll)

@@ -1,6 +1,6 @@
 """Liquid networks: differential equations with the time since the last input."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ def cfc(
     backbone_size: int = 128,
     backbone_layers: int = 1,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Closed-form continuous-time network: a liquid network without a solver.
 
@@ -61,6 +62,7 @@ def cfc(
       backbone_size: units m of the layers that all outputs share.
       backbone_layers: how many of them, one or more.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Hasani et al. 2022, Closed-form continuous-time neural networks,
     doi:10.1038/s42256-022-00556-7, arXiv:2106.13898.
@@ -114,7 +116,9 @@ def cfc(
         observe(m=m, f=f, g=g, a=a, b=b, s=s, h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, traversal=traversal)
+    return recurrence(
+        init, initial_carry, project, step, traversal=traversal, carry_dtype=carry_dtype
+    )
 
 
 def _lecun_tanh(a: Array) -> Array:
@@ -161,6 +165,7 @@ def ltc(
     *,
     solver_steps: int = 6,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Liquid time-constant network: synapses whose conductance sets the time constant.
 
@@ -189,6 +194,7 @@ def ltc(
       hidden_size: units, ``v: (h,)``.
       solver_steps: how many steps the solver takes for each input.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Hasani, Lechner, Amini, Rus, Grosu 2021, Liquid time-constant networks,
     arXiv:2006.04439.
@@ -246,7 +252,9 @@ def ltc(
         observe(v=v, y=y)
         return v, y
 
-    return recurrence(init, initial_carry, project, step, traversal=traversal)
+    return recurrence(
+        init, initial_carry, project, step, traversal=traversal, carry_dtype=carry_dtype
+    )
 
 
 def _conduct(synapses: Synapses, u: Array) -> tuple[Array, Array]:

@@ -1,6 +1,6 @@
 """The minimal gated unit."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ def mgu(
     reset_after: bool = False,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Minimal gated unit: one gate does the work of the GRU's two.
 
@@ -57,6 +58,7 @@ def mgu(
         other.
       forget_bias: what the gate's bias starts at.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Zhou, Wu, Zhang, Zhou 2016, Minimal gated unit for recurrent neural
     networks, arXiv:1603.09420.
@@ -103,4 +105,6 @@ def mgu(
         return h, h
 
     step = step_after if reset_after else step_before
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )

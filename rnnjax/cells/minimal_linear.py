@@ -1,6 +1,6 @@
 """The GRU and the LSTM without recurrence in their gates: linear in the carry."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ def min_gru(
     hidden_size: int,
     *,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Minimal GRU: gate and candidate read the input alone.
 
@@ -45,6 +46,7 @@ def min_gru(
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``h: (h,)``.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Feng, Tung, Ahmed, Bengio, Hajimirsadeghi 2024, Were RNNs all we
     needed?, arXiv:2410.01201.
@@ -77,7 +79,9 @@ def min_gru(
         observe(h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )
 
 
 @constructor
@@ -87,6 +91,7 @@ def min_lstm(
     *,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Minimal LSTM: gates read the input alone and share out the memory.
 
@@ -106,6 +111,7 @@ def min_lstm(
       hidden_size: units, ``h: (h,)``.
       forget_bias: what the forget gate's part of ``b`` starts at.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Feng, Tung, Ahmed, Bengio, Hajimirsadeghi 2024, Were RNNs all we
     needed?, arXiv:2410.01201.
@@ -142,7 +148,9 @@ def min_lstm(
         observe(h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )
 
 
 def _init(key, input_size, hidden_size, gates):

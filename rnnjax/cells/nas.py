@@ -1,6 +1,6 @@
 """The cell that a search over architectures found."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ def nas(
     hidden_size: int,
     *,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""The cell found by neural architecture search.
 
@@ -49,6 +50,7 @@ def nas(
       input_size: features of one input, ``x: (i,)``.
       hidden_size: units, ``h: (h,)``.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Zoph, Le 2017, Neural architecture search with reinforcement learning,
     arXiv:1611.01578.
@@ -87,4 +89,6 @@ def nas(
         observe(p=p, q=q, r=r, s=s, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )

@@ -1,7 +1,7 @@
 """An LSTM that updates in the open phase of an oscillation."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ def phased_lstm(
     longest_period: float = 1000.0,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Phased LSTM: each unit updates in its own rhythm, at times given with the input.
 
@@ -81,6 +82,7 @@ def phased_lstm(
       longest_period: of the units, in the unit of ``time``.
       forget_bias: what the forget gate's part of ``b`` starts at.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Raises:
       ValueError: for a ``ratio_on`` outside of (0, 1) or a ``longest_period`` below 1.
@@ -158,4 +160,6 @@ def phased_lstm(
         observe(k=k, i=i, f=f, g=g, o=o, c=c, h=h)
         return LSTMCarry(c, h), h
 
-    return recurrence(init, initial_carry, project, step, traversal=traversal)
+    return recurrence(
+        init, initial_carry, project, step, traversal=traversal, carry_dtype=carry_dtype
+    )

@@ -1,7 +1,7 @@
 """The simple recurrent unit."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ def sru(
     recurrent_gates: bool = False,
     activation: Callable[[Array], Array] = jnp.tanh,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Simple recurrent unit: all matrix products outside of the recurrence.
 
@@ -59,6 +60,7 @@ def sru(
       activation: in place of tanh; the published version has none,
         ``activation=jnp.asarray``.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Lei, Zhang, Wang, Dai, Artzi 2018, Simple recurrent units for highly
     parallelizable recurrence, arXiv:1709.02755.
@@ -105,4 +107,6 @@ def sru(
         observe(content=content, f=f, r=r, c=c, h=h)
         return c, h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )

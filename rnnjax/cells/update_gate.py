@@ -1,7 +1,7 @@
 """Cells with an update gate: UGRNN, and the intersection RNN that gates depth too."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ def ugrnn(
     forget_bias: float = 1.0,
     activation: Callable[[Array], Array] = jnp.tanh,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Update gate RNN, between the simple network and the GRU.
 
@@ -48,6 +49,7 @@ def ugrnn(
         at every call instead.
       activation: in place of tanh.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Collins, Sohl-Dickstein, Sussillo 2016, Capacity and trainability in
     recurrent neural networks, arXiv:1611.09913.
@@ -82,7 +84,9 @@ def ugrnn(
         observe(g=g, n=n, h=h)
         return h, h
 
-    return recurrence(init, initial_carry, project, step, (input_size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (input_size,), traversal, carry_dtype
+    )
 
 
 class IntersectionRNNParams(NamedTuple):
@@ -99,6 +103,7 @@ def intersection_rnn(
     *,
     forget_bias: float = 1.0,
     traversal: scan.Traversal = scan.default,
+    carry_dtype: Any = None,
 ) -> Cell:
     r"""Intersection RNN (+RNN): a gate along time and one along depth.
 
@@ -118,6 +123,7 @@ def intersection_rnn(
       forget_bias: what the biases of both gates start at; TensorFlow 1 adds it at
         every call instead.
       traversal: how time is walked, see `rnnjax.scan`.
+      carry_dtype: of the carry, where it is not that of the params, see `recurrence`.
 
     Reference: Collins, Sohl-Dickstein, Sussillo 2016, Capacity and trainability in
     recurrent neural networks, arXiv:1611.09913.
@@ -155,4 +161,6 @@ def intersection_rnn(
         observe(gh=gh, nh=nh, gy=gy, ny=ny, h=h, y=y)
         return h, y
 
-    return recurrence(init, initial_carry, project, step, (size,), traversal)
+    return recurrence(
+        init, initial_carry, project, step, (size,), traversal, carry_dtype
+    )

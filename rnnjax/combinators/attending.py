@@ -215,6 +215,7 @@ def attention(
                 lambda old, new: jnp.where(restarted, new, old), *memories
             )
         after, query = step(params.cell, before, jnp.concatenate([x, y]))
+        query = query.astype(y.dtype)  # where the cell's own params are wider
         found = scores(params, keys, query)
         found = found if noise is None else found + noise
         alignment = align(found, valid, alignment)

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cells.test_zoo import CELLS
 
 import rnnjax
 
-CELLS = {"lstm": rnnjax.lstm, "gru": rnnjax.gru, "elman": rnnjax.elman}
+KERNELS = {"lstm": rnnjax.lstm, "gru": rnnjax.gru, "elman": rnnjax.elman}
 TRAVERSALS = {
     "kernel": None,
     "fused": rnnjax.scan.fused,
@@ -25,7 +26,7 @@ def equal(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-@pytest.mark.parametrize("make", CELLS.values(), ids=CELLS)
+@pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
 @pytest.mark.parametrize("traversal", TRAVERSALS.values(), ids=TRAVERSALS)
 def test_a_wider_carry_is_the_cell_with_its_params_cast(make, traversal):
     mixed = make(3, 4, traversal=traversal, carry_dtype=jnp.float32)
@@ -52,6 +53,32 @@ def test_a_wider_carry_is_the_cell_with_its_params_cast(make, traversal):
     equal(out, wanted)
     equal(grads, cast(wide_grads, jnp.bfloat16))
     equal(step(mixed, params), step(plain, cast(params, jnp.float32)))
+
+
+@pytest.mark.parametrize(("cell", "x"), CELLS, ids=lambda v: repr(v)[:60])
+def test_every_cell_takes_a_wider_carry(cell, x):
+    arguments = dict(cell.spec.arguments) | {"carry_dtype": jnp.float32}
+    wide = getattr(rnnjax, cell.spec.name)(**arguments)
+    params = cast(cell.init(jax.random.key(0)), jnp.bfloat16)
+    xs = cast(jax.tree.map(lambda a: jnp.stack([a, -a, 2 * a]), x), jnp.float32)
+
+    def run(cell, params):
+        carry = cell.initial_carry(params)
+        first, _ = cell.step(params, carry, jax.tree.map(lambda a: a[0], xs))
+        return first, cell.unroll(params, carry, xs, key=jax.random.key(1))
+
+    found = run(wide, params)
+    assert {a.dtype.name for a in jax.tree.leaves(found)} == {"float32"}
+    equal(found, run(cell, cast(params, jnp.float32)))
+
+
+def test_attention_puts_out_the_dtype_of_its_own_weights():
+    wide = rnnjax.gru(4, 3, carry_dtype=jnp.float32)
+    cell = rnnjax.attention(wide, 2, 2, (3, 2))
+    params = cast(cell.init(jax.random.key(0)), jnp.bfloat16)
+    carry, ys = rnnjax.unroll(cell, params, jnp.ones((2, 6, 2)))
+    assert ys.dtype == carry.attention.dtype == jnp.bfloat16
+    assert carry.cell.dtype == jnp.float32
 
 
 def test_a_wider_carry_is_a_part_of_what_a_cell_is():
