@@ -18,7 +18,7 @@ from rnnjax.testing.comparing import (
     floating,
     pulled_back,
 )
-from rnnjax.testing.drawing import select, take
+from rnnjax.testing.drawing import add, join, select, stack, take, zeros_like
 
 _TIME = 8
 _HALF = _TIME // 2
@@ -187,7 +187,7 @@ class _Checks:
         (carry, *ys), (by_params, by_carry, *by_xs) = self._in_turn(
             pairs, params, carry, parts
         )
-        return (carry, _join(*ys)), (by_params, by_carry, _join(*by_xs))
+        return (carry, join(*ys)), (by_params, by_carry, join(*by_xs))
 
     def _in_turn(self, weights, params, carry, parts):
         """Two unrolls, each from the carry of the one before; the chain rule by hand.
@@ -198,7 +198,7 @@ class _Checks:
         (last, later), grads = self.unroll(weights[1], params, middle, *parts[1])
         handed = _cotangents(grads[1], middle)
         (_, ys), before = self.unroll((handed, weights[0][1]), params, carry, *parts[0])
-        by_params = jax.tree.map(jnp.add, before[0], grads[0])
+        by_params = add(before[0], grads[0])
         return (last, ys, later), (by_params, before[1], before[2], grads[2])
 
     def padding_is_inert(self):
@@ -220,7 +220,7 @@ class _Checks:
             )
 
         def nothing(weights, params, carry, xs):
-            zero = jax.tree.map(jnp.zeros_like, (weights[1], params, xs))
+            zero = zeros_like((weights[1], params, xs))
             ys = jax.tree.map(lambda a, b: a.astype(b.dtype), zero[0], self.weights[1])
             return (carry, ys), floating((zero[1], weights[0], zero[2]))
 
@@ -242,9 +242,9 @@ class _Checks:
                 self._from_the_start(take(weights, half), params, take(xs, half))
                 for half in halves
             )
-            by_params = jax.tree.map(jnp.add, first[1][0], second[1][0])
-            by_xs = _join(first[1][1], second[1][1])
-            return _join(first[0], second[0]), (by_params, by_xs)
+            by_params = add(first[1][0], second[1][0])
+            by_xs = join(first[1][1], second[1][1])
+            return join(first[0], second[0]), (by_params, by_xs)
 
         packed = self._from_the_start(*given, None, where)
         self.compare(f"{law}, one right after the other", packed, separate, *given)
@@ -261,28 +261,28 @@ class _Checks:
     def _from_the_start(self, weights, params, xs, *signals):
         """Unroll from the initial carry: outputs, gradients by params and inputs."""
         start = self.cell.initial_carry(params)
-        weights = jax.tree.map(jnp.zeros_like, start), weights
+        weights = zeros_like(start), weights
         (_, ys), grads = self.unroll(weights, params, start, xs, *signals)
         handed = _cotangents(grads[1], start)
         (through_start,) = self.begin(handed, params)[1]
-        return ys, (jax.tree.map(jnp.add, grads[0], through_start), grads[2])
+        return ys, (add(grads[0], through_start), grads[2])
 
     def vmap_is_a_loop(self):
         law = "5 (a vmap equals a loop over its examples)"
 
         def batch(tree):
-            return jax.tree.map(lambda a: jnp.stack([a, jnp.roll(a, 1)]), tree)
+            return stack(tree, jax.tree.map(lambda a: np.roll(a, 1), tree))
 
         def loop(weights, params, carry, xs, *signals):
             done = [
                 self.unroll(take(weights, b), params, *take((carry, xs, *signals), b))
                 for b in range(2)
             ]
-            return jax.tree.map(lambda *each: jnp.stack(each), *done)
+            return stack(*done)
 
         def summed(*given):
             out, grads = loop(*given)
-            return out, (jax.tree.map(lambda a: a.sum(0), grads[0]), *grads[1:])
+            return out, (add(*(take(grads[0], b) for b in range(2))), *grads[1:])
 
         weights, carry, xs = batch((self.weights, self.carry, self.xs))
         axes = (None, 0, 0, 0, 0)
@@ -298,7 +298,8 @@ class _Checks:
         if jax.config.read("jax_enable_x64"):
             dtypes.append(jnp.float64)
         for dtype in dtypes:
-            params, xs = drawing.cast((self.params, self.xs), dtype)
+            cast = functools.partial(drawing.cast, dtype=dtype)
+            params, xs = jax.eval_shape(cast, (self.params, self.xs))
             before = jax.eval_shape(self.cell.initial_carry, params)
             with _law_6(self.cell):
                 after, _ = jax.eval_shape(self.cell.unroll, params, before, xs)
@@ -364,7 +365,7 @@ class _Checks:
                 )
                 for part in (_FIRST, ~_FIRST)
             )
-            by_params = jax.tree.map(jnp.add, first[1][0], second[1][0])
+            by_params = add(first[1][0], second[1][0])
             by_xs = select(_FIRST, first[1][1], second[1][1])
             return select(_FIRST, first[0], second[0]), (by_params, by_xs)
 
@@ -380,10 +381,6 @@ def _cotangents(grads: Any, carry: Any) -> Any:
     return jax.tree.map(
         lambda g, c: c if g is None else g, grads, carry, is_leaf=lambda a: a is None
     )
-
-
-def _join(one: Any, other: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), one, other)
 
 
 @contextlib.contextmanager

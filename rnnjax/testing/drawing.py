@@ -53,14 +53,37 @@ def perturbed(key: Array, tree: Any) -> Any:
 
 def take(tree: Any, index: Any) -> Any:
     """The same index of every leaf."""
-    return jax.tree.map(lambda a: a[index], tree)
+    # NumPy, here and below: JAX would compile a program for each shape.
+    return jax.tree.map(lambda a: np.asarray(a)[index], tree)
+
+
+def join(*trees: Any) -> Any:
+    """Sequences one after the other."""
+    return jax.tree.map(lambda *each: np.concatenate(each), *trees)
+
+
+def stack(*trees: Any) -> Any:
+    """One example after the other, along a new leading axis."""
+    return jax.tree.map(lambda *each: np.stack(each), *trees)
+
+
+def add(one: Any, other: Any) -> Any:
+    """The sum of two trees."""
+    return jax.tree.map(lambda a, b: np.asarray(a) + np.asarray(b), one, other)
+
+
+def zeros_like(tree: Any) -> Any:
+    """Zeros in the form of a tree."""
+    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), tree)
 
 
 def spread(tree: Any, valid: np.ndarray) -> Any:
     """Values of the valid steps at their places in the sequence, zero elsewhere."""
 
     def one(a):
-        return jnp.zeros((len(valid), *a.shape[1:]), a.dtype).at[valid].set(a)
+        out = np.zeros((len(valid), *a.shape[1:]), a.dtype)
+        out[valid] = a
+        return out
 
     return jax.tree.map(one, tree)
 
@@ -69,7 +92,9 @@ def polluted(tree: Any, valid: np.ndarray, filler: float) -> Any:
     """Values at the valid steps as they were, and ``filler`` elsewhere."""
 
     def one(a):
-        return a.at[~valid].set(filler if is_float(a) else np.iinfo(a.dtype).max)
+        a = np.array(a)
+        a[~valid] = filler if is_float(a) else np.iinfo(a.dtype).max
+        return a
 
     return jax.tree.map(one, tree)
 

@@ -1,9 +1,10 @@
 # pyright: reportOptionalMemberAccess=false
-"""Every cell x traversal x combinator x dtype keeps the laws, with all signals.
+"""Every cell x traversal x combinator x dtype, with a mask, resets and both.
 
-There are thousands of rows, so a run takes a sample, which differs from day to day;
-``pytest tests/core/test_product.py --whole-product`` takes them all. The laws go
-through masks, resets and both in every row.
+All ways to walk time are compared with a scan of the cell's step that is written here,
+for each cell, combinator and dtype. Those are thousands, so a run takes a sample, which
+differs from day to day; ``pytest tests/core/test_product.py --whole-product`` takes
+them all. For a few rows all seven laws are checked.
 """
 
 import itertools
@@ -17,9 +18,10 @@ from cells.test_zoo import CELLS
 
 import rnnjax
 from rnnjax import combinators, kernels, scan
-from rnnjax.testing import check_cell
+from rnnjax.testing import check_cell, drawing
+from rnnjax.testing.comparing import assert_equal, pulled_back
 
-SAMPLE = 12
+SAMPLE = {"group": 20, "row": 6}
 
 WALKS = {
     "fused": scan.fused,
@@ -110,40 +112,116 @@ def taking(cell, x):
     return [name for name in ANY if not (draws(cell) and name == "zoneout")] + joins
 
 
+GROUPS = [
+    (number, combinator, dtype)
+    for number, (cell, x) in enumerate(CELLS)
+    for combinator, dtype in itertools.product(taking(cell, x), DTYPES)
+]
 ROWS = [
     (number, traversal, combinator, dtype)
-    for number, (cell, x) in enumerate(CELLS)
-    for traversal, combinator, dtype in itertools.product(
-        traversals(cell), taking(cell, x), DTYPES
-    )
+    for number, combinator, dtype in GROUPS
+    for traversal in traversals(CELLS[number][0])
 ]
 
 
-def name(row):
-    number, traversal, combinator, dtype = row
-    return f"{CELLS[number][0]}-{traversal}-{combinator}-{dtype.__name__}"
+def name(place):
+    number, *words, dtype = place
+    return "-".join((str(CELLS[number][0]), *words, dtype.__name__))
 
 
 def pytest_generate_tests(metafunc):
-    if "row" in metafunc.fixturenames:
-        options = metafunc.config.option
-        drawn = random.Random(options.product_seed).sample(ROWS, SAMPLE)
-        metafunc.parametrize("row", ROWS if options.whole_product else drawn, ids=name)
+    options = metafunc.config.option
+    for kind, places in {"group": GROUPS, "row": ROWS}.items():
+        if kind in metafunc.fixturenames:
+            drawn = random.Random(options.product_seed).sample(places, SAMPLE[kind])
+            whole = options.whole_product and kind == "group"
+            metafunc.parametrize(kind, places if whole else drawn, ids=name)
 
 
 def made(number, traversal, combinator):
+    """A row's cell; ``traversal`` is a name or a function."""
     cell, x = CELLS[number]
-    cell = walking(cell, traversals(cell)[traversal])
+    cell = walking(cell, traversals(cell).get(traversal, traversal))
     if combinator in ANY:
         return ANY[combinator](cell)
     (i,), (o,) = np.shape(x), rnnjax.output_spec(cell, x).shape
     return VECTORS[combinator](cell, i, o)
 
 
+def input_of(number, combinator):
+    return np.array(4) if combinator == "tokens" else CELLS[number][1]
+
+
+def plain(project, step, params, carry, xs, *, mask=None, reset=None):
+    """A scan of a step that consumes an input, or a reset, or neither."""
+    time = len(jax.tree.leaves(xs)[0])
+    mask = jnp.ones(time, bool) if mask is None else mask
+    reset = rnnjax.Reset(jnp.zeros(time, bool), carry) if reset is None else reset
+
+    def one(carry, inputs):
+        x, valid, restart = inputs
+        x = jax.tree.map(lambda a: jnp.where(valid, a, jnp.zeros_like(a)), x)
+        before = drawing.select(restart, reset.carry, carry)
+        after, y = step(params, before, project(params, x))
+        nothing = jax.tree.map(jnp.zeros_like, y)
+        return drawing.select(valid, after, carry), drawing.select(valid, y, nothing)
+
+    return jax.lax.scan(one, carry, (xs, mask, reset.where))
+
+
+TIME = 5
+NEVER, VALID = np.zeros(TIME, bool), np.array([True, False, True, True, False])
+START = np.array([False, False, True, True, False])
+SIGNALS = {
+    "mask": (VALID, NEVER),
+    "reset": (~NEVER, START),
+    "mask and reset": (VALID, START),
+}
+
+
+def test_all_ways_to_walk_agree(group):
+    """Values and gradients for params, carry and inputs."""
+    number, combinator, dtype = group
+
+    def pulled(traversal):
+        cell = made(number, traversal, combinator)
+
+        def run(params, carry, xs, mask, reset):
+            given = {"mask": mask, "reset": reset, "key": jax.random.key(3)}
+            return cell.unroll(params, carry, xs, **given)
+
+        return cell, run, jax.jit(pulled_back(run))
+
+    cell, run, reference = pulled(plain)
+    keys = jax.random.split(jax.random.key(number), 5)
+    params = drawing.cast(drawing.perturbed(keys[0], cell.init(keys[1])), dtype)
+    carry = drawing.perturbed(keys[2], cell.initial_carry(params))
+    x = drawing.cast(input_of(number, combinator), dtype)
+    xs = drawing.draw(keys[3], x, (TIME,))
+    weights = drawing.draw(
+        keys[4], jax.eval_shape(run, params, carry, xs, VALID, START)
+    )
+    for traversal in traversals(CELLS[number][0]):
+        walked, _, found = pulled(traversal)
+        for signals, flags in SIGNALS.items():
+            given = (weights, params, carry, xs, *flags)
+            law = f"1 (all ways to walk agree), with {signals}"
+            assert_equal(law, walked, found(*given), reference, *given)
+
+
 def test_the_laws(row):
     number, traversal, combinator, dtype = row
-    x = np.array(4) if combinator == "tokens" else CELLS[number][1]
+    x = input_of(number, combinator)
     check_cell(made(number, traversal, combinator), x, dtype=dtype)
+
+
+def test_a_walk_that_forgets_resets_is_found(monkeypatch):
+    def forgetful(project, step, params, carry, xs, *, mask, reset):
+        return scan.fused(project, step, params, carry, xs, mask=mask)
+
+    monkeypatch.setitem(WALKS, "forgetful", forgetful)
+    with pytest.raises(AssertionError, match=r"all ways to walk agree\), with reset"):
+        test_all_ways_to_walk_agree((0, "stack", jnp.float64))
 
 
 @pytest.mark.parametrize("number", range(len(CELLS)))
@@ -165,13 +243,13 @@ def test_the_product_holds_every_combinator():
     assert constructors - found == {"time_distributed"}  # the others are made of it
 
 
-@pytest.mark.parametrize("family", [DTYPES, tuple(WALKS)])
+@pytest.mark.parametrize("family", [DTYPES, tuple(VECTORS) + tuple(ANY)])
 def test_samples_reach_everywhere_within_two_months(family):
     reached = {
         value
         for day in range(60)
-        for row in random.Random(day).sample(ROWS, SAMPLE)
-        for value in row
+        for group in random.Random(day).sample(GROUPS, SAMPLE["group"])
+        for value in group
     }
     assert set(family) <= reached
     assert set(range(len(CELLS))) <= reached

@@ -10,7 +10,7 @@ import pytest
 from rnnjax.kernels import compile as build
 
 FLAGS = (
-    *("-O1", "-g", "-DRNNJAX_PORTABLE_ALONE"),
+    *("-O1", "-g1", "-DRNNJAX_PORTABLE_ALONE"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 )
 

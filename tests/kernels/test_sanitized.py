@@ -17,7 +17,7 @@ FLAGS = [
     f"-I{build.SOURCES}",
 ]
 SANITIZE = [
-    *("-O1", "-g"),
+    *("-O1", "-g1"),
     *("-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 ]
 PORTABLE = {"portable": []}
