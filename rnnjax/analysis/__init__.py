@@ -2,6 +2,7 @@
 
 from rnnjax.analysis import plot
 from rnnjax.analysis.description import Description, describe
-from rnnjax.analysis.tracing import Trace, carry_gradients, trace
+from rnnjax.analysis.gradients import carry_gradients
+from rnnjax.analysis.tracing import Trace, trace
 
 __all__ = ["Description", "Trace", "carry_gradients", "describe", "plot", "trace"]

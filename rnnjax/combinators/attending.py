@@ -88,10 +88,11 @@ def attention(
     Soft alignments are the expectation of the hard ones. What never stops runs past
     the end of the memory, so the alignments of a step may add up to less than one.
 
-    The output is :math:`y_t`; the alignment :math:`a_t` is part of the carry and of
-    `rnnjax.trace`. The memory is data, so it is part of the carry, too: put the
-    encoder's outputs there, as below. At first it is zero and all valid. A reset goes
-    back to that, or to the memory that a `rnnjax.Reset` holds.
+    The output is :math:`y_t`; the alignment :math:`a_t` is part of the carry. In
+    `rnnjax.trace` they are ``attention`` and ``alignment``, beside ``q`` and ``e``. The
+    memory is data, so it is part of the carry, too: put the encoder's outputs there, as
+    below. At first it is zero and all valid. A reset goes back to that, or to the
+    memory that a `rnnjax.Reset` holds.
 
     Args:
       cell: the decoder's cell, for inputs of ``input_size + size`` features.
@@ -221,7 +222,7 @@ def attention(
         alignment = align(found, valid, alignment)
         context = alignment @ memory
         y = jnp.tanh(jnp.concatenate([query, context]) @ params.w_out)
-        observe(alignment=alignment, attention=y)
+        observe(q=query, e=found, alignment=alignment, attention=y)
         return ((after, y, alignment), restarted), y
 
     def resumed(carry, loop):

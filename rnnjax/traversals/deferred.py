@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from rnnjax.checks import time_steps
 from rnnjax.signals import gated
+from rnnjax.traversals import sums
 
 
 @gated
@@ -24,7 +26,7 @@ def deferred(project, step, params, carry, xs):
     >>> import jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.scan.deferred)
     """
-    zs = jax.vmap(project, in_axes=(None, 0))(params, xs)
+    zs = sums.at_all_times(project, params, time_steps(xs), xs)
     return _deferred(step, params, carry, zs)
 
 
@@ -50,13 +52,14 @@ def _deferred_jvp(step, primals, tangents):
 
     last, ((before, rest_before), ys) = lax.scan(forward, primals[1], primals[2])
 
-    def contribution(carry, rest_carry, z, rest_z, d_z):
+    def contribution(d_params, carry, rest_carry, z, rest_z, d_z):
         def of_inputs(params, z):
             return floating_step(params, carry, z, rest_carry, rest_z)[0]
 
         return jax.jvp(of_inputs, (params, z), (d_params, d_z))[1]
 
-    deltas = jax.vmap(contribution)(before, rest_before, zs, rest_zs, d_zs)
+    steps = (before, rest_before, zs, rest_zs, d_zs)
+    deltas = sums.at_all_times(contribution, d_params, time_steps(steps), *steps)
 
     def linear(d_carry, inputs):
         carry, rest_carry, z, rest_z, delta = inputs

@@ -1,8 +1,8 @@
 """Project before the loop."""
 
-import jax
 from jax import lax
 
+from rnnjax.checks import time_steps
 from rnnjax.signals import gated
 from rnnjax.traversals import sums
 
@@ -14,6 +14,6 @@ def hoisted(project, step, params, carry, xs):
     >>> import jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.scan.hoisted)
     """
-    zs = jax.vmap(project, in_axes=(None, 0))(params, xs)
+    zs = sums.at_all_times(project, params, time_steps(xs), xs)
     step, params = sums.in_dtypes_of(params, step), sums.wide(params)
     return lax.scan(lambda c, z: step(params, c, z), carry, zs)

@@ -1,5 +1,6 @@
 """Gradients of params that are narrower than float32, summed over time in float32."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -43,6 +44,36 @@ def joined(project: Project, step: Step, params: Params) -> tuple[Step, Params]:
         return step(params, carry, project(params, x))
 
     return in_dtypes_of(params, both), wide(params)
+
+
+def at_all_times(
+    function: Callable[..., Any], params: Params, time: int, *inputs: Any
+) -> Any:
+    """``function(params, *inputs)`` mapped over the steps of the inputs.
+
+    Vectors among narrow params, such as a bias, are repeated for each step. Mapped as
+    they are, the transpose would sum what all steps contribute to them as narrow
+    numbers; this way it sums wide ones. A matrix needs none of it: its gradient is a
+    product, which is summed as the machine sums products.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.traversals import sums
+    >>> b = jnp.ones(2, jnp.bfloat16)
+    >>> sums.at_all_times(jnp.add, b, 3, jnp.ones((3, 2), jnp.bfloat16)).shape
+    (3, 2)
+    """
+
+    def repeated(a):
+        return _narrow(a) and jnp.ndim(a) < 2
+
+    def at_each_time(a):
+        if not repeated(a):
+            return a
+        return jnp.broadcast_to(wide(a), (time, *jnp.shape(a))).astype(a.dtype)
+
+    axes = jax.tree.map(lambda a: 0 if repeated(a) else None, params)
+    mapped = jax.vmap(function, (axes, *[0] * len(inputs)))
+    return mapped(jax.tree.map(at_each_time, params), *inputs)
 
 
 def add_bias(z: Array, b: Array) -> Array:

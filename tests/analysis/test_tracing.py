@@ -209,7 +209,7 @@ OPENED = {
     "highway": (rnnjax.highway(E, 3), ("h", "gate")),
     "attention": (
         rnnjax.attention(rnnjax.stack(rnnjax.elman(8, 3), E), 3, 5, (6, 2)),
-        ("0.h", "1.h", "alignment", "attention"),
+        ("0.h", "1.h", "q", "e", "alignment", "attention"),
     ),
     "one_name_twice": (
         rnnjax.attention_window(rnnjax.intersection_rnn(3), 3, 5, 2),
