@@ -701,6 +701,13 @@ SECTIONS: dict[str, list[Entry]] = {
             "rnnjax.lstm(5, 4, traversal=rnnjax.scan.fused)",
         ),
         Entry(
+            "a kernel of other equations",
+            "rnnjax.lstm(\n"
+            "    5, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.lstm)",
+            "A kernel computes its own cell's equations and never calls your functions.",
+            "rnnjax.lstm(5, 4, activation=jax.nn.relu)",
+        ),
+        Entry(
             "a merge by its name",
             'rnnjax.bidirectional(cell, merge="sum")',
             "Keras has words for it; here it is a function of the outputs.",

@@ -622,6 +622,13 @@ MISUSES = {
         TypeError,
         r"traversal is 'fused'; expected a function.*rnnjax.scan.fused",
     ),
+    "a kernel of other equations": (
+        lambda: rnnjax.lstm(
+            5, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.lstm
+        ),
+        ValueError,
+        r"rnnjax.kernels.lstm computes .* by itself; .*rnnjax.scan.default",
+    ),
     "a merge by its name": (
         lambda: rnnjax.bidirectional(CELL, merge="sum"),
         TypeError,

@@ -24,8 +24,9 @@ assert native.available(), native.reason()
 from tests.kernels import test_native as laws
 
 for cell in laws.CELLS:
-    for dtype in (np.float32, jnp.bfloat16):
-        for shape in ((2, 5, 3, 7), (3, 0, 4, 20), (7, 3, 33, 65), (0, 2, 3, 4)):
+    shapes = ((7, 3, 33, 65), (2, 5, 3, 7), (3, 0, 4, 20), (0, 2, 3, 4))
+    for dtype, tried in ((np.float32, shapes), (jnp.bfloat16, shapes[:1])):
+        for shape in tried:
             problem = laws.Problem(cell, shape, "mask+reset", dtype=dtype)
             if shape[0] and shape[1]:
                 laws.check_values_and_gradients(problem, 1e-1)
@@ -38,8 +39,8 @@ laws.test_a_cell_without_a_kernel_is_an_error()
 for wrong in laws.WRONG_PRODUCTS:
     laws.test_a_weight_gradient_of_wrong_shapes_is_an_error(*wrong)
 
-# Every argument and result of both calls, each in its turn wrong in rank, in size and
-# in dtype, and each left out.
+# Every argument and result of both calls, each in its turn wrong in size, and for one
+# cell in rank and in dtype too, and left out.
 def expect_error(call, arguments):
     try:
         jax.block_until_ready(call(*arguments))
@@ -65,11 +66,13 @@ for cell in laws.CELLS:
 
         arguments = [jnp.asarray(a) for a in arguments]
         for i, a in enumerate(arguments):
-            others = (a[None], a[..., :-1], jnp.zeros((), a.dtype), a.astype(jnp.int32))
+            others = [a[..., :-1]]
+            if cell is laws.CELLS[0]:
+                others += [a[None], jnp.zeros((), a.dtype), a.astype(jnp.int32)]
+                expect_error(call, arguments[:i] + arguments[i + 1 :])
             for other in others:
                 expect_error(call, [*arguments[:i], other, *arguments[i + 1 :]])
-            expect_error(call, arguments[:i] + arguments[i + 1 :])
-            count += 5
+            count += len(others)
         for i, s in enumerate(shapes):
             other = jax.ShapeDtypeStruct((*s.shape[:-1], s.shape[-1] + 1), s.dtype)
             bad = [*shapes[:i], other, *shapes[i + 1 :]]
