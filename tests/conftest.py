@@ -26,6 +26,11 @@ def pytest_addoption(parser):
         "and dtypes; without it, a sample",
     )
     parser.addoption(
+        "--product-part",
+        default="1/1",
+        help="of the whole product every Nth, from the Kth: K/N (default: %(default)s)",
+    )
+    parser.addoption(
         "--product-seed",
         type=int,
         default=int(datetime.date.today().strftime("%Y%m%d")),

@@ -134,8 +134,10 @@ def pytest_generate_tests(metafunc):
     for kind, places in {"group": GROUPS, "row": ROWS}.items():
         if kind in metafunc.fixturenames:
             drawn = random.Random(options.product_seed).sample(places, SAMPLE[kind])
-            whole = options.whole_product and kind == "group"
-            metafunc.parametrize(kind, places if whole else drawn, ids=name)
+            if options.whole_product and kind == "group":
+                first, step = map(int, options.product_part.split("/"))
+                drawn = places[first - 1 :: step]
+            metafunc.parametrize(kind, drawn, ids=name)
 
 
 def made(number, traversal, combinator):
