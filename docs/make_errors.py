@@ -1013,6 +1013,42 @@ SECTIONS: dict[str, list[Entry]] = {
             'train, state, data, epochs=2, out="rate", config={}, history=history)',
         ),
         Entry(
+            "a mesh that is none",
+            "training.epoch(loss, optimizer, batch_size=4, mesh=jax.devices())",
+            "A mesh gives names to the axes along which devices stand.",
+            'mesh = jax.make_mesh((1,), ("data",))\n'
+            "training.epoch(loss, optimizer, batch_size=4, mesh=mesh)",
+        ),
+        Entry(
+            "a mesh without an axis for data",
+            'mesh = jax.make_mesh((1,), ("model",))\n'
+            "training.epoch(loss, optimizer, batch_size=4, mesh=mesh)",
+            "Examples are divided over the axis of that name, and other axes repeat "
+            "them.",
+            'mesh = jax.make_mesh((1, 1), ("data", "model"))\n'
+            "training.epoch(loss, optimizer, batch_size=4, mesh=mesh)",
+        ),
+        Entry(
+            "an iterator without a number of steps",
+            "batches = iter([data, data])\n"
+            'training.fit(train, new(), batches, epochs=1, out="steps", config={})',
+            "An iterator may go on for ever; a checkpoint is saved after each epoch.",
+            "batches = iter([data, data])\n"
+            "training.fit(train, new(), batches, "
+            'epochs=1, steps=2, out="steps", config={})',
+        ),
+        Entry(
+            "an iterator that ends within an epoch",
+            "batches = iter([data, data])\n"
+            "training.fit(train, new(), batches, "
+            'epochs=1, steps=3, out="ends", config={})',
+            "A generator or a loader that makes one pass over the data.",
+            "import itertools\n\n"
+            "batches = itertools.cycle([data, data])\n"
+            "training.fit(train, new(), batches, "
+            'epochs=1, steps=3, out="cycles", config={})',
+        ),
+        Entry(
             "saving no array",
             'training.save("a.npz", (), {"cell": "dropout"})',
             "The params of a cell without weights, or the wrong variable: nothing "

@@ -41,6 +41,8 @@ INTERNAL = {
     "rnnjax.signals",
     "rnnjax.testing.comparing",
     "rnnjax.testing.drawing",
+    "rnnjax.training.batches",
+    "rnnjax.training.devices",
     "rnnjax.training.files",
     "rnnjax.traversals",
     "rnnjax.version",

@@ -6,7 +6,8 @@ optimizer; nothing here knows about cells.
 
 from rnnjax.training.checkpoint import restore, save
 from rnnjax.training.loop import LossFn, TrainState, epoch, init, predict
-from rnnjax.training.run import environment, fit, parameter_count, resume
+from rnnjax.training.report import environment, parameter_count
+from rnnjax.training.run import fit, resume
 
 __all__ = [
     "LossFn",

@@ -36,8 +36,9 @@ def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
     Raises:
       FileNotFoundError: if the folder does not exist.
       TypeError: for a leaf that is not an array, and metadata that is not JSON.
-      ValueError: if ``path`` is a folder or a device, if there is no array to save, and
-        for two leaves or two entries of the metadata with the same name.
+      ValueError: if ``path`` is a folder or a device, if there is no array to save, for
+        two leaves or two entries of the metadata with the same name, and for an array
+        that is divided over processes.
 
     >>> import tempfile
     >>> import jax.numpy as jnp, numpy, rnnjax
@@ -142,6 +143,14 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def _as_array(name: str, leaf: Any) -> Array:
+    if isinstance(leaf, jax.Array) and not (
+        leaf.is_fully_addressable or leaf.is_fully_replicated
+    ):
+        raise ValueError(
+            f"state has the leaf {name}, which is divided over processes as "
+            f"{leaf.sharding}; expected arrays that this process has as a whole. Write "
+            "rnnjax.training.orbax.save(path, state, metadata), on every process."
+        )
     try:
         if not isinstance(leaf, str):  # JAX would take it for the name of a dtype
             return jnp.asarray(leaf)

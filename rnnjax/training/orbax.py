@@ -1,8 +1,10 @@
-"""Orbax checkpoints of the training state, for programs that use orbax already.
+"""Orbax checkpoints of the training state: arrays divided over devices and processes.
 
-`rnnjax.training.save` needs nothing but NumPy, and `rnnjax.training.fit` uses it. Orbax
-adds what large runs need: sharded arrays, asynchronous saving, several versions with a
-policy, remote storage. Only this module imports it; install ``orbax-checkpoint``.
+`rnnjax.training.save` needs nothing but NumPy, and `rnnjax.training.fit` uses it, since
+its state is whole on every device. Orbax adds what large models need: each process
+writes and reads its own part of every array, and the parts may be others when they are
+read. It also has asynchronous saving, several versions with a policy, and remote
+storage. Only this module imports it; install ``orbax-checkpoint``.
 """
 
 import os
@@ -11,7 +13,9 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh, NamedSharding
 
+from rnnjax.training import devices
 from rnnjax.training.checkpoint import is_key, key_implementation
 
 
@@ -19,7 +23,8 @@ def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
     """Write a pytree of arrays and some JSON to a new folder, by orbax.
 
     The folder has the items ``state`` and ``metadata``. Orbax writes it under another
-    name and renames it once it is complete.
+    name and renames it once it is complete. Of several processes all call this, with a
+    path that all share, and each writes the parts of the arrays that it has.
 
     Args:
       path: the folder, which must not exist; number them, or use a
@@ -45,17 +50,23 @@ def save(path: str | os.PathLike[str], state: Any, metadata: Any) -> None:
         )
 
 
-def restore(path: str | os.PathLike[str], template: Any) -> tuple[Any, Any]:
+def restore(
+    path: str | os.PathLike[str], template: Any, *, mesh: Mesh | None = None
+) -> tuple[Any, Any]:
     """Read what `save` wrote: ``(state, metadata)``, the state shaped as ``template``.
+
+    The numbers of devices and of processes may be others than when it was written.
 
     Args:
       path: the folder.
       template: a pytree of arrays or `jax.ShapeDtypeStruct`, such as a new state. Its
-        arrays' shardings become those of the state; without any, all arrays go to the
-        default device.
+        arrays' shardings become those of the state.
+      mesh: where arrays go whose template has no `jax.sharding.NamedSharding`: whole to
+        each device. Without it they go to the default device.
 
     Raises:
       FileNotFoundError: if there is no folder.
+      TypeError, ValueError: for a ``mesh`` without an axis ``"data"``.
       ValueError: from orbax, for shapes or names that are not those of the template.
 
     >>> import pathlib, tempfile
@@ -76,6 +87,7 @@ def restore(path: str | os.PathLike[str], template: Any) -> tuple[Any, Any]:
             f"{path} does not exist; expected a folder that rnnjax.training.orbax.save "
             "wrote. Start without resuming, or write the folder of an earlier run."
         )
+    template = _located(template, None if mesh is None else devices.checked(mesh))
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
         found = checkpointer.restore(
             Path(path).absolute(),
@@ -99,7 +111,8 @@ def without_keys(state: Any) -> Any:
         if not is_key(leaf):
             return leaf
         if isinstance(leaf, jax.ShapeDtypeStruct):
-            return jax.eval_shape(jax.random.key_data, leaf)
+            data = jax.eval_shape(jax.random.key_data, leaf)
+            return _placed(data, leaf.sharding)
         return jax.random.key_data(leaf)
 
     return jax.tree.map(one, state)
@@ -121,3 +134,20 @@ def with_keys(state: Any, template: Any) -> Any:
         return jax.random.wrap_key_data(leaf, impl=key_implementation(wanted))
 
     return jax.tree.map(one, template, state)
+
+
+def _located(template: Any, mesh: Mesh | None) -> Any:
+    """Shapes that say where arrays go: where the template's are, or to the mesh."""
+
+    def one(leaf):
+        sharding = getattr(leaf, "sharding", None)
+        # A shape that comes from jax.eval_shape may name axes and no devices.
+        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
+            return _placed(leaf, sharding)
+        return _placed(leaf, None if mesh is None else devices.whole(mesh))
+
+    return jax.tree.map(one, template)
+
+
+def _placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -21,9 +21,17 @@ def new():
     return training.init(jnp.zeros(()), OPTIMIZER, jax.random.key(0))
 
 
-def fit(config):
-    compiled = training.epoch(loss, OPTIMIZER, batch_size=4)
-    return training.fit(compiled, new(), jnp.ones(8), epochs=1, out="r", config=config)
+def fit(config, data=None, **options):
+    data = jnp.ones(8) if data is None else data
+    return training.fit(
+        training.epoch(loss, OPTIMIZER, batch_size=4),
+        new(),
+        data,
+        epochs=1,
+        out="r",
+        config=config,
+        **options,
+    )
 
 
 def text_restored():
@@ -60,6 +68,28 @@ MISUSES = {
         ValueError,
         "epochs=1; this one has epochs=2.*one cycle.*cannot be extended.*epochs=1, or "
         "start a new run",
+    ),
+    "a mesh that is none": (
+        lambda: training.epoch(loss, OPTIMIZER, batch_size=4, mesh=jax.devices()),
+        TypeError,
+        r"mesh is \[.*; expected a jax\.sharding\.Mesh\. Write jax\.make_mesh\(",
+    ),
+    "a mesh without an axis for data": (
+        lambda: training.epoch(
+            loss, OPTIMIZER, batch_size=4, mesh=jax.make_mesh((1,), ("model",))
+        ),
+        ValueError,
+        r"mesh has the axes \('model',\); expected one called 'data'.*jax\.make_mesh\(",
+    ),
+    "an iterator without a number of steps": (
+        lambda: fit({}, iter([jnp.ones(8)])),
+        ValueError,
+        "steps is None, and data is an iterator.*Write steps=100",
+    ),
+    "an iterator that ends within an epoch": (
+        lambda: fit({}, iter([jnp.ones(8)]), steps=3),
+        ValueError,
+        "data ended before the epoch did.*Write itertools.cycle",
     ),
     "saving no array": (
         lambda: training.save("a.npz", (), {"cell": "dropout"}),
