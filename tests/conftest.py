@@ -36,6 +36,12 @@ def pytest_addoption(parser):
         default=int(datetime.date.today().strftime("%Y%m%d")),
         help="what the sample is drawn with: the date of today if left out",
     )
+    parser.addoption(
+        "--kills",
+        type=int,
+        default=2,
+        help="how often a process of several that train together is killed",
+    )
 
 
 def pytest_terminal_summary(terminalreporter, config):

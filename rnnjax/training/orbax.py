@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, Sharding
 
 from rnnjax.training import devices
 from rnnjax.training.checkpoint import is_key, key_implementation
@@ -137,14 +138,21 @@ def with_keys(state: Any, template: Any) -> Any:
 
 
 def _located(template: Any, mesh: Mesh | None) -> Any:
-    """Shapes that say where arrays go: where the template's are, or to the mesh."""
+    """Shapes that say where arrays go: where the template's are, or to the mesh.
+
+    Of an array that is told no place orbax asks the file, which may name devices that
+    are not here.
+    """
+    default = jnp.zeros(()).sharding if mesh is None else devices.whole(mesh)
+    kept = Sharding if mesh is None else NamedSharding
 
     def one(leaf):
         sharding = getattr(leaf, "sharding", None)
         # A shape that comes from jax.eval_shape may name axes and no devices.
-        if isinstance(sharding, NamedSharding) and isinstance(sharding.mesh, Mesh):
-            return _placed(leaf, sharding)
-        return _placed(leaf, None if mesh is None else devices.whole(mesh))
+        abstract = isinstance(getattr(sharding, "mesh", None), AbstractMesh)
+        if abstract or not isinstance(sharding, kept):
+            sharding = default
+        return _placed(leaf, sharding)
 
     return jax.tree.map(one, template)
 
