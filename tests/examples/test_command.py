@@ -12,6 +12,7 @@ import time
 import char_lm
 import command
 import forecast
+import many_hosts
 import mnist
 import pytest
 import ragged
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.float32
 RUNS: dict[str, Program] = {
     "char_lm": char_lm,
     "forecast": forecast,
+    "many_hosts": many_hosts,
     "mnist": mnist,
     "ragged": ragged,
     "sine": sine,
