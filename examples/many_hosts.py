@@ -240,23 +240,23 @@ def supervise(options: argparse.Namespace) -> None:
     if own:
         sys.exit(statuses[own[0]])
     if any(statuses):
-        _say_what_is_lost(options, dict(zip(numbers, statuses, strict=True)))
+        lost = what_is_lost(options.out, dict(zip(numbers, statuses, strict=True)))
+        print(f"{Path(sys.argv[0]).name}: {lost}", file=sys.stderr)
         sys.exit(LOST)
 
 
-def _say_what_is_lost(options: argparse.Namespace, statuses: dict) -> None:
-    which, status = next(
-        ((n, s) for n, s in statuses.items() if s < 0 and s != -signal.SIGABRT),
-        (next(n for n, s in statuses.items() if s), LOST),
-    )
+def what_is_lost(out: Path, statuses: dict[int | None, int]) -> str:
+    """A sentence from the statuses of this host's processes, by their numbers."""
+    killed = [n for n, s in statuses.items() if s < 0 and s != -signal.SIGABRT]
+    which = (killed or [n for n, s in statuses.items() if s])[0]
     name = "process" if which is None else f"process {which}"
     how = "has lost another one and ended"
-    if status < 0:
-        how = f"was ended by signal {-status}, and the others ended with it"
+    if killed:
+        how = f"was ended by signal {-statuses[which]}, and the others end with it"
     kept = "nothing is saved yet: start again"
-    if (options.out / "checkpoint.npz").exists():
-        kept = f"{options.out} has the last full epoch: add --resume to go on"
-    print(f"{Path(sys.argv[0]).name}: {name} {how}; {kept}", file=sys.stderr)
+    if (out / "checkpoint.npz").exists():
+        kept = f"{out} has the last full epoch: add --resume to go on"
+    return f"{name} {how}; {kept}"
 
 
 def work(options: argparse.Namespace) -> None:

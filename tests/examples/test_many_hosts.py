@@ -140,6 +140,24 @@ def test_a_killed_process_ends_the_others_and_loses_nothing(folder, tmp_path, re
     assert len(held(out)) == len(log(out)) == EPOCHS
 
 
+STATUSES = {
+    "by hand": ({0: -6, 1: many_hosts.LOST, 2: -9}, "process 2 was ended by signal 9"),
+    "elsewhere": ({3: -6}, "process 3 has lost another one and ended"),
+    "by the runtime": ({0: 0, 1: many_hosts.LOST}, "process 1 has lost another one"),
+    "on a pod": ({None: many_hosts.LOST}, "process has lost another one and ended"),
+}
+
+
+@pytest.mark.parametrize(("statuses", "sentence"), STATUSES.values(), ids=STATUSES)
+def test_one_line_says_what_is_lost_and_how_to_go_on(statuses, sentence, tmp_path):
+    line = many_hosts.what_is_lost(tmp_path, statuses)
+    assert line.startswith(sentence)
+    assert line.endswith("; nothing is saved yet: start again")
+    (tmp_path / "checkpoint.npz").touch()
+    line = many_hosts.what_is_lost(tmp_path, statuses)
+    assert line.endswith(f"; {tmp_path} has the last full epoch: add --resume to go on")
+
+
 MISUSES = {
     "a process alone": (["--process", 0], "--process and --coordinator belong"),
     "no number": (
