@@ -704,7 +704,7 @@ SECTIONS: dict[str, list[Entry]] = {
             "a kernel of other equations",
             "rnnjax.lstm(\n"
             "    5, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.lstm)",
-            "A kernel computes its own cell's equations and never calls your functions.",
+            "A kernel computes its own cell and calls no function of yours.",
             "rnnjax.lstm(5, 4, activation=jax.nn.relu)",
         ),
         Entry(
