@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend.core import Literal
 
-from rnnjax import checks
+from rnnjax import checks, meshes
 from rnnjax.cell import Carry, Keys, Params, Reset
 
 Project = Callable[[Params, Any], Any]
@@ -80,6 +80,7 @@ def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:
 
     @functools.wraps(walk)
     def traversal(project, step, params, carry, xs, *, mask=None, reset=None):
+        carry = meshes.varying(carry, params, xs, mask, reset)
         if mask is None and reset is None:
             return walk(project, step, params, carry, xs)
         if mask is not None:

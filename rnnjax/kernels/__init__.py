@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import scan, signals
+from rnnjax import meshes, scan, signals
 from rnnjax.cell import Carry, Params, Reset
 from rnnjax.kernels import cudnn, pallas
 from rnnjax.kernels.equations import (
@@ -209,15 +209,15 @@ def _traverse(
         xs = signals.zero_padding(xs, mask)
     absent = jnp.zeros(0, bool)
     # One sequence is a batch of one; jax.vmap makes the batch larger.
-    ys, *last = value(
+    operands = (
         xs[None],
-        *jax.tree.leaves(params),
+        *map(meshes.whole, jax.tree.leaves(params)),
         *(c[None] for c in start),
         absent if mask is None else mask[None],
         absent if reset is None else reset.where[None],
         *([c[None] for c in restart] or [jnp.zeros(0, xs.dtype)] * len(start)),
-        cell=cell,
     )
+    ys, *last = value(*meshes.varying(operands), cell=cell)
     last = [c[0] for c in last]
     return jax.tree.unflatten(jax.tree.structure(carry), last), ys[0]
 

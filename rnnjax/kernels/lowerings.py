@@ -15,9 +15,15 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from rnnjax.kernels import cudnn, native, reference
+from rnnjax.kernels import cudnn, native, partitioning, reference
 from rnnjax.kernels.equations import Equations
-from rnnjax.kernels.primitives import cotangent_p, tangent_p, value_p
+from rnnjax.kernels.primitives import (
+    cotangent_p,
+    linear_weights,
+    tangent_p,
+    value_p,
+    value_weights,
+)
 
 
 def _native_value(
@@ -35,6 +41,21 @@ def _native_cotangent(*operands: Array, cell: Equations) -> Sequence[Array]:
     shared = {0: 0} if shapes[0].shape == operands[0].shape else {}
     call = jax.ffi.ffi_call(native.BACKWARD, shapes, input_output_aliases=shared)
     return call(*operands, cell=cell.name)
+
+
+def _divided_value(
+    ctx: mlir.LoweringRuleContext, *operands: Any, cell: Equations, residuals: bool
+) -> Sequence[Any]:
+    attributes = {"cell": cell.name, "residuals": residuals}
+    whole = value_weights(cell)
+    return partitioning.call_rows(native.FORWARD, ctx, operands, whole, **attributes)
+
+
+def _divided_cotangent(
+    ctx: mlir.LoweringRuleContext, *operands: Any, cell: Equations
+) -> Sequence[Any]:
+    whole = linear_weights(cell)
+    return partitioning.call_rows(native.BACKWARD, ctx, operands, whole, cell=cell.name)
 
 
 def _register(primitive: Primitive, part: str, **rules: mlir.LoweringRule) -> None:
@@ -72,13 +93,17 @@ mlir.register_lowering(cotangent_p, _COTANGENT)
 _register(
     value_p,
     "value",
-    cpu=native.lowering(_native_value, functools.partial(reference.value, hoist=False)),
+    cpu=native.lowering(
+        _native_value,
+        functools.partial(reference.value, hoist=False),
+        _divided_value,
+    ),
     cuda=_VALUE,
 )
 _register(
     cotangent_p,
     "cotangent",
-    cpu=native.lowering(_native_cotangent, reference.cotangent),
+    cpu=native.lowering(_native_cotangent, reference.cotangent, _divided_cotangent),
     cuda=_COTANGENT,
 )
 

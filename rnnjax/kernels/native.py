@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.interpreters import mlir
 
+from rnnjax.kernels import partitioning
 from rnnjax.kernels.equations import CELLS
 
 FORWARD = "rnnjax_forward"
@@ -133,12 +134,19 @@ def register() -> None:
     for target in (FORWARD, BACKWARD, WEIGHT_GRADIENT):
         capsule = jax.ffi.pycapsule(getattr(library, target))
         jax.ffi.register_ffi_target(target, capsule, platform="cpu")
+        jax.ffi.register_ffi_target_as_batch_partitionable(target)
 
 
 def lowering(
-    native_fun: Callable, reference_fun: Callable, multiple_results: bool = True
+    native_fun: Callable,
+    reference_fun: Callable,
+    divided: mlir.LoweringRule,
+    multiple_results: bool = True,
 ) -> mlir.LoweringRule:
     """Lower a primitive to the native function, or where that is missing to the other.
+
+    On several devices ``divided`` says more to XLA, see `rnnjax.kernels.partitioning`;
+    on one the program is the plain call.
 
     A program that `jax.export` makes gets the other, for it runs where no library of
     ours is loaded. JAX says so to each lowering rule: nothing has to be switched off
@@ -148,14 +156,17 @@ def lowering(
     Args:
       native_fun: calls targets of the library with `jax.ffi.ffi_call`.
       reference_fun: computes the same from operations of JAX.
+      divided: calls the same targets so that XLA can divide them over devices.
       multiple_results: what both of them return, as of the primitive.
 
     Returns:
       A rule for `jax.interpreters.mlir.register_lowering` with ``platform="cpu"``.
 
     >>> import jax.numpy as jnp
+    >>> from jax.interpreters import mlir
     >>> from rnnjax.kernels import native
-    >>> rule = native.lowering(jnp.sin, jnp.sin, multiple_results=False)
+    >>> sine = mlir.lower_fun(jnp.sin, multiple_results=False)
+    >>> rule = native.lowering(jnp.sin, jnp.sin, sine, multiple_results=False)
     """
 
     def rule(ctx: mlir.LoweringRuleContext, *operands: Any, **params: Any) -> Any:
@@ -163,6 +174,8 @@ def lowering(
         found = available() and not exporting
         if found:
             register()
+            if partitioning.devices(ctx) > 1:
+                return divided(ctx, *operands, **params)
         fun = native_fun if found else reference_fun
         return mlir.lower_fun(fun, multiple_results=multiple_results)(
             ctx, *operands, **params

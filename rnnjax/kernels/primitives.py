@@ -25,7 +25,9 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching
 from jax.interpreters import partial_eval as pe
+from jax.sharding import NamedSharding
 
+from rnnjax import meshes
 from rnnjax.kernels import reference
 from rnnjax.kernels.equations import Equations
 from rnnjax.kernels.products import compiled, product_p
@@ -126,13 +128,13 @@ def _value_jvp(
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
     by_input = [(d.xs, at.w_ih, jnp.matmul), (at.xs, d.w_ih, product_p.bind)]
     by_hidden = [(previous[-1], d.w_hh, _hidden_product(cell, saved))]
-    shape = (*saved.shape[:2], at.w_hh.shape[1])
+    columns = at.w_hh.shape[1]
     if cell.joined:
-        parts = [_affine(shape, saved.dtype, by_input + by_hidden, d.b)]
+        parts = [_affine(saved, columns, by_input + by_hidden, d.b)]
     else:
         parts = [
-            _affine(shape, saved.dtype, by_input, d.b),
-            _affine(shape, saved.dtype, by_hidden, d.b_hn),
+            _affine(saved, columns, by_input, d.b),
+            _affine(saved, columns, by_hidden, d.b_hn),
         ]
     known = (saved, *previous[: cell.reads], at.w_hh, at.mask, at.reset)
     carries = map(ad.instantiate_zeros, (*d.carry, *d.reset_carry))
@@ -151,14 +153,15 @@ def _hidden_product(cell: Equations, saved: Array) -> Callable[[Array, Array], A
     return multiply if cell.gated else product_p.bind
 
 
-def _affine(shape: tuple[int, int, int], dtype: Any, products: Sequence, b: Any) -> Any:
+def _affine(like: Array, columns: int, products: Sequence, b: Any) -> Any:
     """The sum of the products and the bias that are no symbolic zeros.
 
     Batch and time are one axis of the products. With two, XLA transposes what the
     weights' gradient is made of, arrays with all steps, before it multiplies them. A
     bias of fewer columns is that of the last ones.
     """
-    rows, columns = shape[0] * shape[1], shape[2]
+    batch, time, _ = like.shape
+    rows, sharding = batch * time, meshes.rows_like(like, 2)
     terms = [
         multiply(x.reshape(rows, x.shape[-1]), w)
         for x, w, multiply in products
@@ -166,18 +169,20 @@ def _affine(shape: tuple[int, int, int], dtype: Any, products: Sequence, b: Any)
     ]
     if not _is_zero(b):
         b = jnp.pad(b, (columns - b.shape[0], 0))
-        terms.append(_spread(b, (rows, columns)))
-    return sum(terms, start=jnp.zeros((rows, columns), dtype)).reshape(shape)
+        terms.append(_spread(b, (rows, columns), sharding))
+    zeros = jnp.zeros((rows, columns), like.dtype, out_sharding=sharding)
+    return sum(terms, start=zeros).reshape(batch, time, columns)
 
 
-def _spread(a: Array, shape: tuple[int, ...]) -> Array:
+def _spread(
+    a: Array, shape: tuple[int, ...], sharding: NamedSharding | None = None
+) -> Array:
     """A broadcast whose transpose, a sum over all it was spread to, is in float32.
 
     In bfloat16 a long sum stops to grow: what is added is less than its last bit.
     """
-    if a.dtype != jnp.bfloat16:
-        return jnp.broadcast_to(a, shape)
-    return jnp.broadcast_to(a.astype(jnp.float32), shape).astype(a.dtype)
+    wide = a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a
+    return jnp.broadcast_to(wide, shape, out_sharding=sharding).astype(a.dtype)
 
 
 def _linear_jvp(
@@ -259,7 +264,8 @@ def fold(
         return operand.reshape(size * batch, *operand.shape[2:])
 
     every = enumerate(zip(operands, dims, strict=True))
-    out = primitive.bind(*(folded(i, *pair) for i, pair in every), **params)
+    rows = meshes.rows_alike([folded(i, *pair) for i, pair in every], shared)
+    out = primitive.bind(*rows, **params)
     present = [o.ndim > 1 for o in out]
     return [
         o.reshape(size, batch, *o.shape[1:]) if here else o
@@ -316,13 +322,14 @@ def value_weights(cell: Equations) -> range:
     return range(1, 4 if cell.joined else 5)
 
 
-def _linear_weights(cell: Equations) -> range:
+def linear_weights(cell: Equations) -> range:
+    """The same of the tangent and of the cotangent."""
     return range(1 + cell.reads, 2 + cell.reads)
 
 
 for _mapped, _weights in (
     (value_p, value_weights),
-    (tangent_p, _linear_weights),
-    (cotangent_p, _linear_weights),
+    (tangent_p, linear_weights),
+    (cotangent_p, linear_weights),
 ):
     batching.primitive_batchers[_mapped] = functools.partial(fold, _mapped, _weights)

@@ -14,14 +14,17 @@ rows of a gradient, it is a batched product of JAX's own.
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
-from rnnjax.kernels import native
+from rnnjax import meshes
+from rnnjax.kernels import native, partitioning
 
 product_p = Primitive("weight_product")
 gradient_p = Primitive("weight_gradient")
@@ -47,13 +50,18 @@ def _product(x: Array, w: Array) -> Array:
 
 
 def _gradient(x: Array, dz: Array) -> Array:
-    return x.T @ dz
+    return jnp.matmul(x.T, dz, out_sharding=meshes.whole_like(x, 2))
+
+
+def _gradient_shape(x: Any, dz: Any) -> Any:
+    whole = NamedSharding(x.sharding.mesh, PartitionSpec(None, None))
+    return x.update(shape=(x.shape[1], dz.shape[1]), sharding=whole)
 
 
 product_p.def_impl(compiled(product_p))
 gradient_p.def_impl(compiled(gradient_p))
 product_p.def_abstract_eval(lambda x, w: x.update(shape=(x.shape[0], w.shape[1])))
-gradient_p.def_abstract_eval(lambda x, dz: x.update(shape=(x.shape[1], dz.shape[1])))
+gradient_p.def_abstract_eval(_gradient_shape)
 
 ad.defbilinear(
     product_p,
@@ -95,10 +103,39 @@ def _native_gradient(x: Array, dz: Array) -> Array:
     return jax.ffi.ffi_call(native.WEIGHT_GRADIENT, shape)(x, dz)
 
 
+# Divided over devices, a gradient is the sum of what each of them has of the rows.
+
+
+def _divided_gradient(ctx: mlir.LoweringRuleContext, *operands: Any) -> Sequence[Any]:
+    count = partitioning.devices(ctx)
+
+    def of_parts(x, dz):
+        rows, left = divmod(x.shape[0], count)
+        if left:
+            return _gradient(x, dz)  # by XLA, which divides any rows
+        parts = (a.reshape(count, rows, a.shape[1]) for a in (x, dz))
+        return parts_p.bind(*parts).sum(axis=0)
+
+    return mlir.lower_fun(of_parts, multiple_results=False)(ctx, *operands)
+
+
+def _call_parts(ctx: Any, *operands: Any) -> Sequence[Any]:
+    shapes = [ctx.avals_out[0].shape]
+    return partitioning.call(native.WEIGHT_GRADIENT, ctx, operands, shapes, 1)
+
+
+parts_p = Primitive("weight_gradient_parts")
+parts_p.def_abstract_eval(
+    lambda x, dz: x.update(shape=(x.shape[0], x.shape[2], dz.shape[2]))
+)
+mlir.register_lowering(parts_p, _call_parts, platform="cpu")
+
 for _primitive, _fun in ((product_p, _product), (gradient_p, _gradient)):
     mlir.register_lowering(_primitive, mlir.lower_fun(_fun, multiple_results=False))
 mlir.register_lowering(
     gradient_p,
-    native.lowering(_native_gradient, _gradient, multiple_results=False),
+    native.lowering(
+        _native_gradient, _gradient, _divided_gradient, multiple_results=False
+    ),
     platform="cpu",
 )

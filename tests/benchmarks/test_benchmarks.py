@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
+import rnnjax
 from benchmarks import (
     agree,
     char_lm,
@@ -22,6 +26,7 @@ from benchmarks import (
     processes,
     report,
     rounds,
+    sharding,
     sweep,
     tables,
 )
@@ -255,6 +260,18 @@ def test_tokens_per_second_are_medians_of_the_last_lines():
 
 
 @pytest.mark.float32
+def test_the_table_of_sharding_counts_params_and_moments(capsys):
+    cell = rnnjax.stack(rnnjax.lstm(8, 8), rnnjax.lstm(8, 8))
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(AxisType.Auto,))
+    held, temporary = sharding.memory(cell, mesh, (4, 3, 8), P("data"), P())
+    numbers = 2 * (2 * 8 * 32 + 32)
+    assert held == 3 * 4 * numbers + 4  # and how many updates there were
+    assert temporary > 0
+    sharding.main((2, 4, 3, 8))
+    lines = capsys.readouterr().out.splitlines()
+    assert len([line for line in lines if line.startswith("|")]) == 6
+
+
 @pytest.mark.parametrize("cell", parts.CELLS)
 def test_the_parts_are_those_of_the_gradient(cell, capsys):
     parts.main(["--seconds", "0.01", f"{cell}:2,3,4,5"])

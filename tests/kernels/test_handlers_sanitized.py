@@ -32,6 +32,9 @@ for cell in laws.CELLS:
                 laws.check_values_and_gradients(problem, 1e-1)
             results = problem.forward(residuals=True)
             jax.block_until_ready(problem.backward(results[1 + len(problem.carry) :]))
+    laws.test_axes_of_one_element_after_the_batch_change_nothing(cell)
+for dtype in (np.float32, jnp.bfloat16):
+    laws.test_products_of_parts_are_the_products_of_each(dtype)
 for wrong in laws.WRONG:
     laws.test_a_wrong_shape_is_an_error(*wrong)
 laws.test_a_wrong_dtype_count_or_result_is_an_error()

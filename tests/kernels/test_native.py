@@ -386,10 +386,63 @@ def test_a_weight_gradient_equals_the_product_in_float64(instruction_set, shape,
     )
 
 
+def wide(shape):
+    """With two axes after the batch, which is how XLA divides it over devices."""
+    return (shape[0], 1, 1, *shape[1:]) if len(shape) > 1 else shape
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_axes_of_one_element_after_the_batch_change_nothing(cell):
+    problem = Problem(cell, (3, 4, 5, 8), "mask+reset")
+    results = problem.forward(residuals=True)
+    residuals = results[1 + len(problem.carry) :]
+    forward = range(1, 1 + len(problem.weights))
+    backward = range(1 + EQUATIONS[cell].reads, 2 + EQUATIONS[cell].reads)
+
+    def call(target, shapes, weights, arguments, **attributes):
+        shapes = [jax.ShapeDtypeStruct(wide(s.shape), s.dtype) for s in shapes]
+        arguments = [
+            a if i in weights else a.reshape(wide(a.shape))
+            for i, a in enumerate(arguments)
+        ]
+        return jax.ffi.ffi_call(target, shapes)(*arguments, cell=cell, **attributes)
+
+    again = call(
+        *(native.FORWARD, problem.forward_results(True), forward),
+        problem.forward_arguments(),
+        residuals=True,
+    )
+    pulled = call(
+        *(native.BACKWARD, problem.backward_results(), backward),
+        problem.backward_arguments(residuals),
+    )
+    want = [*results, *problem.backward(residuals)[-len(pulled) :]]
+    for a, b in zip([*again, *pulled], want, strict=True):
+        np.testing.assert_array_equal(np.asarray(a).reshape(b.shape), b)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+def test_products_of_parts_are_the_products_of_each(dtype):
+    native.register()
+    random = np.random.default_rng(0)
+    x, dz = (jnp.asarray(random.normal(size=(3, 9, n)), dtype) for n in (5, 20))
+
+    def gradient(x, dz):
+        shape = (*x.shape[:-2], x.shape[-1], dz.shape[-1])
+        result = jax.ShapeDtypeStruct(shape, dtype)
+        return jax.ffi.ffi_call(native.WEIGHT_GRADIENT, result)(x, dz)
+
+    each = [gradient(*pair) for pair in zip(x, dz, strict=True)]
+    np.testing.assert_array_equal(gradient(x, dz), jnp.stack(each))
+
+
 WRONG_PRODUCTS = [
     ((4,), (4, 2), (4, 2), r"x is float32 of shape \(4,\), expected"),
     ((4, 3), (5, 2), (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
     ((4, 3), (4, 2), (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
+    ((2, 4, 3), (3, 4, 2), (2, 3, 2), r"dz is float32 of shape \(3, 4, 2\)"),
+    ((2, 4, 3), (4, 2), (2, 3, 2), r"dz is float32 of shape \(4, 2\), expected"),
+    ((2, 4, 3), (2, 4, 2), (3, 2), r"d_w is float32 of shape \(3, 2\), expected"),
 ]
 
 

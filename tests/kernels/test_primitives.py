@@ -569,6 +569,15 @@ def test_export(name, platform):
         assert "@rnnjax_" in gradient.lower(*args).as_text()
 
 
+@pytest.mark.parametrize("name", BUILD)
+def test_on_one_device_the_program_says_nothing_of_several(name):
+    args, mask, where = problem(name, "both")
+    gradient = jax.jit(jax.grad(loss(make(name), mask, where), range(4)))
+    text = gradient.lower(*args).as_text()
+    assert "num_batch_dims" not in text
+    assert "sharding_rule" not in text
+
+
 def test_status_names_a_lowering_and_a_reason_for_every_cell():
     status = kernels.status()
     assert status.platform == jax.default_backend()

@@ -33,6 +33,19 @@ inline std::string describe(ffi::DataType dtype) {
   }
 }
 
+// The shape of a buffer, which may have two axes of one element after that of
+// the batch: XLA divides a batch over devices in arrays of three axes or more
+// alone, so that weights, which have two, stay whole (see
+// rnnjax/kernels/partitioning.py).
+inline std::vector<int64_t> shape_of(const ffi::AnyBuffer& buffer) {
+  const auto dims = buffer.dimensions();
+  std::vector<int64_t> shape(dims.begin(), dims.end());
+  if (shape.size() > 3 && shape[1] == 1 && shape[2] == 1) {
+    shape.erase(shape.begin() + 1, shape.begin() + 3);
+  }
+  return shape;
+}
+
 // A dimension is a letter: B, T, I, H as in `Sizes`, G for all columns of the
 // weights and S for all saved values of a step. Flags, and what belongs to
 // those of the reset, may be absent, as an array of shape (0,).
@@ -51,12 +64,12 @@ class Buffers {
                size_t place_of_weights) {
     if (args_.size() <= place_of_weights) return;  // `error` tells
     const ffi::AnyBuffer first = *args_.get<ffi::AnyBuffer>(0);
-    const auto time = first.dimensions();
+    const auto time = shape_of(first);
     const auto hidden =
         args_.get<ffi::AnyBuffer>(place_of_weights)->dimensions();
     dtype_ = first.element_type();
     if (time.size() != 3) {
-      fail(std::string(timed) + " has shape " + describe(time) +
+      fail(std::string(timed) + " has shape " + describe(first.dimensions()) +
            ", expected three dimensions: batch, time and features");
     } else if (hidden.size() != 2) {
       fail(std::string(weights) + " has shape " + describe(hidden) +
@@ -149,11 +162,10 @@ class Buffers {
     for (const char* letter = shape; *letter; ++letter) {
       extents.push_back(extent(*letter));
     }
-    const auto dims = buffer->dimensions();
-    const ffi::Span<const int64_t> expected(extents.data(), extents.size());
-    if (!(dims == expected)) {
-      fail(std::string(name) + " has shape " + describe(dims) + ", expected " +
-           describe(expected));
+    if (shape_of(*buffer) != extents) {
+      const ffi::Span<const int64_t> expected(extents.data(), extents.size());
+      fail(std::string(name) + " has shape " + describe(buffer->dimensions()) +
+           ", expected " + describe(expected));
       return nullptr;
     }
     if (buffer->element_type() != dtype) {

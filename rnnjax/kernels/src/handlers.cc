@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <string_view>
+#include <vector>
 
 #include "buffers.h"
 #include "host.h"
@@ -107,6 +108,8 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   return walk(pool, p, cell->backward);
 }
 
+// One product, or for x and dz of three dimensions one for each of their first,
+// which is how XLA divides the rows over devices.
 ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
                            ffi::AnyBuffer dz, ffi::Result<ffi::AnyBuffer> d_w) {
   const auto wrong = [](const char* name, const ffi::AnyBuffer& buffer,
@@ -117,27 +120,42 @@ ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
         describe(buffer.dimensions()) + ", expected " + expected + ".");
   };
   const ffi::DataType dtype = x.element_type();
-  if (x.dimensions().size() != 2 || (dtype != ffi::F32 && dtype != ffi::BF16)) {
-    return wrong("x", x, "float32 or bfloat16 of two dimensions");
+  const size_t rank = x.dimensions().size();
+  if ((rank != 2 && rank != 3) || (dtype != ffi::F32 && dtype != ffi::BF16)) {
+    return wrong("x", x, "float32 or bfloat16 of two dimensions, or of three");
   }
-  const int64_t rows = x.dimensions()[0], inputs = x.dimensions()[1];
-  if (dz.element_type() != dtype || dz.dimensions().size() != 2 ||
-      dz.dimensions()[0] != rows) {
-    return wrong("dz", dz, "the dtype and the rows of x in two dimensions");
+  const std::vector<int64_t> x_shape(x.dimensions().begin(),
+                                     x.dimensions().end());
+  const int64_t rows = x_shape[rank - 2], inputs = x_shape[rank - 1];
+  std::vector<int64_t> shape(dz.dimensions().begin(), dz.dimensions().end());
+  const int64_t outputs = shape.empty() ? 0 : shape.back();
+  std::vector<int64_t> expected = x_shape;
+  expected.back() = outputs;
+  if (dz.element_type() != dtype || shape != expected) {
+    return wrong("dz", dz, "the dtype and the rows of x in as many dimensions");
   }
-  const int64_t outputs = dz.dimensions()[1];
-  if (d_w->element_type() != dtype || d_w->dimensions().size() != 2 ||
-      d_w->dimensions()[0] != inputs || d_w->dimensions()[1] != outputs) {
+  shape.assign(d_w->dimensions().begin(), d_w->dimensions().end());
+  expected[rank - 2] = inputs;
+  if (d_w->element_type() != dtype || shape != expected) {
     return wrong("d_w", *d_w, "the dtype of x, and (columns of x, of dz)");
   }
-  const WeightGradient problem{rows,
-                               inputs,
-                               outputs,
-                               dtype == ffi::BF16,
-                               x.untyped_data(),
-                               dz.untyped_data(),
-                               d_w->untyped_data()};
-  return run(pool, problem, active.load()->weight_gradient);
+  const int64_t size = dtype == ffi::BF16 ? 2 : 4;
+  const int64_t parts = rank == 3 ? x_shape[0] : 1;
+  for (int64_t part = 0; part < parts; ++part) {
+    const auto at = [&](const ffi::AnyBuffer& buffer, int64_t elements) {
+      return static_cast<char*>(buffer.untyped_data()) + part * elements * size;
+    };
+    const WeightGradient problem{rows,
+                                 inputs,
+                                 outputs,
+                                 dtype == ffi::BF16,
+                                 at(x, rows * inputs),
+                                 at(dz, rows * outputs),
+                                 at(*d_w, inputs * outputs)};
+    ffi::Error error = run(pool, problem, active.load()->weight_gradient);
+    if (error.failure()) return error;
+  }
+  return ffi::Error::Success();
 }
 
 }  // namespace
