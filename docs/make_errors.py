@@ -702,8 +702,7 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
         Entry(
             "a kernel of other equations",
-            "rnnjax.lstm(5, 4, activation=jax.nn.relu, "
-            "traversal=rnnjax.kernels.lstm)",
+            "rnnjax.lstm(5, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.lstm)",
             "A kernel computes its own cell and calls no function of yours.",
             "rnnjax.lstm(5, 4, activation=jax.nn.relu)",
         ),

@@ -172,6 +172,32 @@ def test_programs_can_be_differentiated():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.float32
+@pytest.mark.parametrize("name", CASES)
+def test_a_training_step_is_exported_by_jax_alone(name):
+    """The user's own function around a cell, for three platforms in one file."""
+    cell, x = CASES[name]
+    params, _, xs, lengths = arguments(cell, x)
+    leaves, tree = jax.tree.flatten(params)
+
+    @jax.jit
+    def step(leaves, xs, lengths):
+        def loss(leaves):
+            params = jax.tree.unflatten(tree, leaves)
+            return jnp.mean(rnnjax.unroll(cell, params, xs, lengths=lengths)[1] ** 2)
+
+        return jax.value_and_grad(loss)(leaves)
+
+    platforms = ("cpu", "cuda", "tpu")
+    program = jax.export.export(step, platforms=platforms)(leaves, xs, lengths)
+    program = jax.export.deserialize(program.serialize())
+    assert program.platforms == platforms
+    assert "@rnnjax_" not in program.mlir_module()
+    found, expected = program.call(leaves, xs, lengths), step(leaves, xs, lengths)
+    for one, other in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
 def test_bfloat16_stays_bfloat16():
     cell, x = CASES["lstm"]
     params = jax.tree.map(
