@@ -272,6 +272,7 @@ def test_the_table_of_sharding_counts_params_and_moments(capsys):
     assert len([line for line in lines if line.startswith("|")]) == 6
 
 
+@pytest.mark.float32
 @pytest.mark.parametrize("cell", parts.CELLS)
 def test_the_parts_are_those_of_the_gradient(cell, capsys):
     parts.main(["--seconds", "0.01", f"{cell}:2,3,4,5"])
