@@ -14,6 +14,7 @@ os.environ.setdefault(
     * importlib.metadata.version("jaxlib").startswith("0.10."),
 )
 
+import drawn
 import jax
 import pytest
 
@@ -31,10 +32,15 @@ def pytest_addoption(parser):
         help="of the whole product every Nth, from the Kth: K/N (default: %(default)s)",
     )
     parser.addoption(
-        "--product-seed",
+        "--draw-seed",
         type=int,
         default=int(datetime.date.today().strftime("%Y%m%d")),
-        help="what the sample is drawn with: the date of today if left out",
+        help="what the rows of tests are drawn with: the date of today if left out",
+    )
+    parser.addoption(
+        "--every-row",
+        action="store_true",
+        help="run all rows of tests of which each day runs a share",
     )
     parser.addoption(
         "--kills",
@@ -44,13 +50,18 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out rows that today's seed does not draw, unless they are asked for."""
+    options = config.option
+    named = options.keyword or any("::" in place for place in config.args)
+    if not (options.every_row or named):
+        items[:], left = drawn.split(items, options.draw_seed)
+        config.hook.pytest_deselected(items=left)
+
+
 def pytest_terminal_summary(terminalreporter, config):
-    reports = [r for found in terminalreporter.stats.values() for r in found]
-    if any("test_product.py" in getattr(r, "nodeid", "") for r in reports):
-        seed = config.option.product_seed
-        terminalreporter.write_line(
-            f"The sample of the product was drawn with --product-seed {seed}."
-        )
+    seed = config.option.draw_seed
+    terminalreporter.write_line(f"Rows of tests were drawn with --draw-seed {seed}.")
 
 
 @pytest.fixture(autouse=True)

@@ -72,6 +72,7 @@ CELLS = [
 ]
 
 
+@pytest.mark.drawn(0.2)
 @pytest.mark.parametrize(("cell", "x"), CELLS, ids=lambda v: repr(v)[:60])
 def test_contract(cell, x):
     check_cell(cell, x)
@@ -86,5 +87,6 @@ def test_the_table_holds_every_cell():
     assert public == {cell.spec.name for cell, _ in CELLS}
 
 
+@pytest.mark.drawn(0.3)
 def test_times_keep_their_precision_beside_bfloat16_params():
     check_cell(rnnjax.phased_lstm(2, 3, peepholes=False), TIMED, dtype=jnp.bfloat16)

@@ -63,12 +63,14 @@ WALKS = [name for name in TRAVERSALS if name != "default"]
 COMBINED = list(zip(itertools.cycle(CELLS), COMBINATORS, itertools.cycle(WALKS)))
 
 
+@pytest.mark.drawn(0.5)
 @pytest.mark.parametrize(("cell", "combinator", "traversal"), COMBINED)
 def test_every_combinator(cell, combinator, traversal):
     testing.check_cell(build(cell, combinator, traversal), np.ones(3))
 
 
 # In float64 the default is one of the others: no kernel takes it.
+@pytest.mark.drawn(0.25)
 @pytest.mark.parametrize(
     ("cell", "combinator"),
     [
@@ -95,6 +97,7 @@ def test_tokens_in_front(cell):
     testing.check_cell(embedded, np.array(6))
 
 
+@pytest.mark.drawn(0.25)
 @pytest.mark.parametrize(
     ("cell", "traversal"),
     [*((cell, "default") for cell in CELLS), *(("gru", walk) for walk in WALKS)],
@@ -104,6 +107,7 @@ def test_bfloat16(cell, traversal):
     testing.check_cell(made, np.ones(3), dtype=jnp.bfloat16)
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.parametrize("traversal", TRAVERSALS)
 def test_float32(traversal):
     made = build("lstm", "alone", traversal)
@@ -305,6 +309,7 @@ BREAKS = {
 }
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.parametrize(("change", "law"), BREAKS.values(), ids=BREAKS)
 def test_a_broken_cell_is_caught_by_the_law_it_breaks(change, law):
     # JAX looks through all that lives for who holds a leaked tracer.

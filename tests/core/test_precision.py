@@ -26,6 +26,7 @@ def equal(found, expected):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.parametrize("make", KERNELS.values(), ids=KERNELS)
 @pytest.mark.parametrize("traversal", TRAVERSALS.values(), ids=TRAVERSALS)
 def test_a_wider_carry_is_the_cell_with_its_params_cast(make, traversal):
@@ -55,6 +56,7 @@ def test_a_wider_carry_is_the_cell_with_its_params_cast(make, traversal):
     equal(step(mixed, params), step(plain, cast(params, jnp.float32)))
 
 
+@pytest.mark.drawn(0.3)
 @pytest.mark.parametrize(("cell", "x"), CELLS, ids=lambda v: repr(v)[:60])
 def test_every_cell_takes_a_wider_carry(cell, x):
     arguments = dict(cell.spec.arguments) | {"carry_dtype": jnp.float32}
@@ -140,6 +142,7 @@ def distances_from_float64(cell, inputs, outputs):
     }
 
 
+@pytest.mark.drawn(0.25)
 @pytest.mark.parametrize("make", [rnnjax.lstm, rnnjax.mgu])
 @pytest.mark.parametrize("walk", ["fused", "checkpointed", "hoisted", "deferred"])
 def test_gradients_of_bfloat16_params_are_summed_in_float32(make, walk):

@@ -240,6 +240,7 @@ def test_the_gradient_of_the_reference_is_its_slope(cell):
     np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-7)
 
 
+@pytest.mark.drawn(0.3)
 @pytest.mark.parametrize("signals", SIGNALS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("cell", CELLS)
@@ -247,12 +248,14 @@ def test_equals_float64_scan(cell, shape, signals):
     check_values_and_gradients(Problem(cell, shape, signals), 1e-5)
 
 
+@pytest.mark.drawn(0.3)
 @pytest.mark.parametrize("shape", SHAPES[:10], ids=str)
 @pytest.mark.parametrize("cell", CELLS)
 def test_every_instruction_set_equals_float64_scan(instruction_set, cell, shape):
     check_values_and_gradients(Problem(cell, shape, "mask+reset"), 1e-5)
 
 
+@pytest.mark.drawn(0.3)
 @pytest.mark.parametrize("signals", SIGNALS)
 @pytest.mark.parametrize("shape", SHAPES[1:12], ids=str)
 @pytest.mark.parametrize("cell", CELLS)

@@ -213,6 +213,7 @@ def agree(transformation, name, signals):
     assert_close(got, want)
 
 
+@pytest.mark.drawn(0.25)
 @pytest.mark.parametrize("transformation", TRANSFORMATIONS)
 @pytest.mark.parametrize(("name", "signals"), CASES)
 def test_equals_the_plain_scan(name, signals, transformation):
@@ -225,6 +226,7 @@ def reference_only(monkeypatch):
     monkeypatch.setattr(lowerings.native, "available", lambda: False)
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.usefixtures("reference_only")
 @pytest.mark.parametrize("signals", SIGNALS)
 @pytest.mark.parametrize("name", BUILD)
@@ -347,6 +349,7 @@ def test_gradients_for_one_weight_equal_those_for_all(leaf):
     assert_close(alone, jax.jit(jax.grad(run))(*args)[leaf])
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.parametrize("name", BUILD)
 @pytest.mark.parametrize(
     ("time", "input_size", "hidden_size"),
@@ -382,6 +385,7 @@ def test_bfloat16_is_close_to_float32(name, transformation):
     assert_close(got, want, rtol=0.1, atol=0.05)
 
 
+@pytest.mark.drawn(0.3)
 @pytest.mark.parametrize("lowering", ["native", "reference"])
 @pytest.mark.parametrize("name", BUILD)
 def test_bfloat16_gradients_of_a_long_sequence(monkeypatch, name, lowering):
@@ -592,6 +596,7 @@ def test_status_says_that_the_reference_runs():
     assert {lowering.name for lowering in kernels.status()[1:]} == {"reference"}
 
 
+@pytest.mark.drawn(0.5)
 @pytest.mark.parametrize("name", BUILD)
 def test_the_contract_holds(name):
     rnnjax.testing.check_cell(make(name), draw(1, (INPUT,)))
