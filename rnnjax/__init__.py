@@ -6,6 +6,7 @@ a batch with `unroll`, and train with optax, for example by `rnnjax.training`.
 
 from rnnjax import (
     cells,
+    dynamics,
     export,
     initializers,
     interop,
@@ -203,6 +204,7 @@ __all__ = [
     "describe",
     "drop_connect",
     "dropout",
+    "dynamics",
     "elman",
     "embedding",
     "embedding_lookup",
