@@ -19,6 +19,7 @@ INTERNAL = {
     "rnnjax.combinators.alignment",
     "rnnjax.combinators.features",
     "rnnjax.combinators.stepping",
+    "rnnjax.dynamics.state",
     "rnnjax.export.graph",
     "rnnjax.export.nodes",
     "rnnjax.flax.modules",

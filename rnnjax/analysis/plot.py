@@ -138,6 +138,99 @@ def gradient_norms(gradients: Mapping[str, Any]) -> "Figure":
     return figure
 
 
+def phase_portrait(carries: Any, points: Any = None) -> "Figure":
+    """Trajectories of a state and its fixed points, in the plane of most variance.
+
+    The plane is that of the first two principal components of all states. Stable
+    points are filled, saddles and unstable ones are crosses, coloured by the number of
+    directions that grow.
+
+    Args:
+      carries: what `rnnjax.dynamics.trajectory` returns under `jax.vmap`, sequences and
+        time on the first two axes of each leaf.
+      points: what `rnnjax.dynamics.fixed_points` returns.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.gru(2, 8)
+    >>> params = cell.init(jax.random.key(0))
+    >>> xs = jax.random.normal(jax.random.key(1), (4, 20, 2))
+    >>> carries = jax.vmap(rnnjax.dynamics.trajectory, (None, None, None, 0))(
+    ...     cell, params, jnp.zeros(8), xs)
+    >>> points = rnnjax.dynamics.fixed_points(
+    ...     cell, params, carries.reshape(-1, 8), jnp.zeros(2))
+    >>> figure = rnnjax.plot.phase_portrait(carries, points)
+    >>> len(figure.axes[0].lines) >= 4
+    True
+    """
+    runs = _states(carries, 2)
+    rows = runs.reshape(-1, runs.shape[-1])
+    middle = rows.mean(0)
+    basis = np.linalg.svd(rows - middle, full_matrices=False)[2][:2].T
+    figure = _figure(5.4, 4.6)
+    axes = figure.subplots()
+    for run in (runs - middle) @ basis:
+        axes.plot(*run.T, color="0.75", linewidth=0.6, zorder=1)
+    if points is not None:
+        at = (_states(points.carry, 1) - middle) @ basis
+        stable = points.growing == 0
+        axes.scatter(*at[stable].T, color="black", zorder=3, label="stable")
+        others = axes.scatter(
+            *at[~stable].T,
+            c=points.growing[~stable],
+            marker="x",
+            cmap="plasma",
+            zorder=2,
+            label="saddle or unstable",
+        )
+        if not stable.all():
+            found = np.unique(points.growing[~stable])
+            bar = figure.colorbar(others, ax=axes, fraction=0.03, ticks=found)
+            bar.set_label("growing directions", fontsize=8)
+    axes.set(xlabel="first principal component", ylabel="second")
+    _finished(axes, legend=points is not None)
+    return figure
+
+
+def spectrum(eigenvalues: Any) -> "Figure":
+    """Eigenvalues of a step beside the unit circle: those outside it grow.
+
+    Args:
+      eigenvalues: of one Jacobian or several, such as those of
+        `rnnjax.dynamics.fixed_points`, or ``jnp.linalg.eigvals`` of a Jacobian.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> cell = rnnjax.elman(2, 8)
+    >>> params = cell.init(jax.random.key(0))
+    >>> near = rnnjax.dynamics.linearize(cell, params, jnp.zeros(8), jnp.zeros(2))
+    >>> figure = rnnjax.plot.spectrum(jnp.linalg.eigvals(near.by_state))
+    >>> figure.axes[0].get_xlabel()
+    'real part'
+    """
+    values = np.asarray(eigenvalues).reshape(-1)
+    figure = _figure(4.2, 4.2)
+    axes = figure.subplots()
+    angle = np.linspace(0, 2 * np.pi, 200)
+    axes.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=0.8)
+    axes.scatter(np.real(values), np.imag(values), s=12)
+    axes.set(xlabel="real part", ylabel="imaginary part", aspect="equal")
+    _finished(axes, legend=False)
+    return figure
+
+
+def _states(carries: Any, axes: int) -> np.ndarray:
+    """A carry's leaves side by side, after that many axes of several carries."""
+    leaves = [np.asarray(a, np.float64) for a in jax.tree.leaves(carries)]
+    if not leaves or min(a.ndim for a in leaves) < axes:
+        raise ValueError(
+            f"carries has leaves of shapes {[a.shape for a in leaves]}; expected "
+            "sequences and time on their first two axes. Write jax.vmap(rnnjax."
+            "dynamics.trajectory, (None, None, None, 0)), or add the axis of sequences "
+            "to a single one by jax.tree.map(lambda a: a[None], carries)."
+        )
+    flat = [a.reshape(*a.shape[:axes], -1) for a in leaves]
+    return np.concatenate(flat, axis=-1)
+
+
 def curves(
     runs: str | os.PathLike[str] | Sequence[dict[str, Any]] | Mapping[str, Any],
     names: Iterable[str] | None = None,

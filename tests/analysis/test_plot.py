@@ -221,3 +221,45 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"pip install \"rnnjax\[plot\]\""):
         plot.curves(HISTORY)
+
+
+def two_runs():
+    """A straight line and its shadow: all variance is along (3, 4)."""
+    along = np.linspace(-1, 1, 9)[:, None] * np.array([3.0, 4.0, 0.0])
+    return np.stack([along, along + np.array([0.4, -0.3, 0.0])])
+
+
+def test_a_phase_portrait_is_the_plane_of_most_variance(tmp_path):
+    runs = two_runs()
+    figure = plot.phase_portrait({"c": runs[..., :1], "h": runs[..., 1:]})
+    lines = [np.stack(line.get_data(), -1) for line in figure.axes[0].lines]
+    assert len(lines) == 2
+    np.testing.assert_allclose(np.ptp(lines[0], axis=0), [10, 0], atol=1e-9)
+    np.testing.assert_allclose(np.abs((lines[1] - lines[0])[:, 1]), 0.5, atol=1e-9)
+    assert drawn(figure, tmp_path)
+
+
+def test_a_phase_portrait_shows_points_by_kind(tmp_path):
+    eigenvalues = np.array([[0.5, 0.1, 0.0], [1.5, 0.1, 0.0], [2.0, 1.1, 0.0]])
+    at = two_runs()[0, :3]
+    rest = np.zeros((3, 3, 3)), eigenvalues, np.ones(3), 0
+    points = rnnjax.dynamics.FixedPoints(at, np.zeros(3), *rest)
+    figure = plot.phase_portrait(two_runs(), points)
+    stable, others = figure.axes[0].collections
+    assert [np.shape(c.get_offsets()) for c in (stable, others)] == [(1, 2), (2, 2)]
+    np.testing.assert_array_equal(np.asarray(others.get_array()), [1, 2])
+    assert drawn(figure, tmp_path)
+
+
+def test_a_phase_portrait_says_what_it_takes():
+    with pytest.raises(ValueError, match="sequences and time on their first two axes"):
+        plot.phase_portrait(np.zeros(3))
+
+
+def test_a_spectrum_shows_all_eigenvalues(tmp_path):
+    values = np.array([[0.5 + 0.5j, 0.5 - 0.5j], [1.2, -0.1]])
+    figure = plot.spectrum(values)
+    (shown,) = figure.axes[0].collections
+    found = np.asarray(shown.get_offsets()) @ np.array([1, 1j])
+    np.testing.assert_allclose(np.asarray(found), values.reshape(-1))
+    assert drawn(figure, tmp_path)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import rnnjax
 from rnnjax import dynamics
@@ -83,8 +84,8 @@ def test_random_tanh_networks_turn_to_chaos_near_a_gain_of_one():
     @jax.vmap
     def largest(gain):
         scaled = params._replace(w_hh=gain * params.w_hh)
-        given = {"count": 1, "skip": 200}
-        return dynamics.lyapunov(cell, scaled, start, jnp.zeros((600, 1)), **given)[0]
+        xs = jnp.zeros((600, 1))
+        return dynamics.lyapunov(cell, scaled, start, xs, count=1, skip=200)[0]
 
     below, above = largest(gains)
     assert below < -0.05
@@ -102,11 +103,11 @@ def cell_and_run(make, time=6):
 def test_jacobians_multiply_to_the_derivative_of_the_whole(make):
     cell, params, carry, xs = cell_and_run(make)
     each = dynamics.jacobians(cell, params, carry, xs)
-    flat, back = jax.flatten_util.ravel_pytree(carry)
+    flat, back = ravel_pytree(carry)
 
     def whole(start):
         last, _ = cell.unroll(params, back(start), xs)
-        return jax.flatten_util.ravel_pytree(last)[0]
+        return ravel_pytree(last)[0]
 
     found = np.linalg.multi_dot([np.asarray(j) for j in each[::-1]])
     np.testing.assert_allclose(found, jax.jacrev(whole)(flat), atol=1e-13)
