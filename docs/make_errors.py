@@ -1098,6 +1098,28 @@ SECTIONS: dict[str, list[Entry]] = {
             'training.restore("sizes.npz", rnnjax.lstm(5, 4).init(key))',
         ),
     ],
+    "Dynamics": [
+        Entry(
+            "more Lyapunov exponents than states",
+            "rnnjax.dynamics.lyapunov(cell, params, carry, xs, count=9)",
+            "There are as many exponents as numbers in the carry.",
+            "rnnjax.dynamics.lyapunov(cell, params, carry, xs, count=8)",
+        ),
+        Entry(
+            "Lyapunov exponents of no step",
+            "rnnjax.dynamics.lyapunov(cell, params, carry, xs, skip=7)",
+            "The steps that are skipped are among those of the sequence.",
+            "rnnjax.dynamics.lyapunov(cell, params, carry, xs, skip=2)",
+        ),
+        Entry(
+            "fixed points from a carry without an axis of starts",
+            "rnnjax.dynamics.fixed_points(\n"
+            "    rnnjax.pointwise(jnp.tanh), (), jnp.zeros(()), jnp.ones(5))",
+            "The search takes many starts at once.",
+            "starts = jax.tree.map(lambda a: a[None], carry)\n"
+            "rnnjax.dynamics.fixed_points(cell, params, starts, jnp.ones(5))",
+        ),
+    ],
 }
 
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
 from rnnjax import checks
 from rnnjax.cell import Carry, Cell, Params
@@ -66,7 +65,7 @@ def fixed_points(
     is no fixed point, if you allow them by ``tolerance``.
 
     Args:
-      cell: a cell with a ``step`` and a floating carry.
+      cell: a cell with a ``step``.
       params: its parameters.
       carries: the starts, on the first axis of each leaf. Good ones are states that
         the cell visits, from `trajectory`, with a little noise.
@@ -82,7 +81,6 @@ def fixed_points(
 
     Raises:
       NoStepError: for cells that need the whole sequence.
-      TypeError: for a carry that is not floating.
       ValueError: where ``carries`` have no axis of starts.
 
     Reference: Sussillo, Barak 2013, Opening the black box: low-dimensional dynamics in
@@ -100,7 +98,7 @@ def fixed_points(
     checks.model(cell, params)
     count = _starts(carries)
     one = jax.tree.map(lambda a: jnp.asarray(a)[0], carries)
-    state.start(cell, params, one)
+    checks.carry(one, cell.initial_carry(params))
     checks.arrays("x", x)
     tolerance = checks.positive("tolerance", tolerance)
     radius = checks.not_negative("radius", radius)
@@ -115,9 +113,10 @@ def fixed_points(
     chosen = order[points][np.argsort(-starts, kind="stable")]
     values = np.linalg.eigvals(jacobian[chosen].astype(np.float64))
     largest = np.argsort(-np.abs(values), axis=1, kind="stable")
-    carry_of = jax.vmap(ravel_pytree(one)[1])
+    origin = jax.tree.map(lambda a: jnp.asarray(a)[chosen], carries)
+    put = jax.vmap(lambda carry, flat: state.vector(carry)[1](flat))
     return FixedPoints(
-        jax.tree.map(np.asarray, carry_of(jnp.asarray(found[chosen]))),
+        jax.tree.map(np.asarray, put(origin, found[chosen])),
         speed[chosen],
         jacobian[chosen],
         np.take_along_axis(values, largest, axis=1),
@@ -159,11 +158,12 @@ def _solve(cell, params, carries, x, tolerance, most):
     """From each start a state, what a step adds to it, and the step's Jacobian."""
 
     def from_one(carry):
-        first, _, move = state.vector(cell, params, carry)
+        first, put = state.vector(carry)
         eye = jnp.eye(first.size, dtype=first.dtype)
 
         def residual(c):
-            return move(c, x) - c
+            after, _ = cell.step(params, put(c), x)
+            return state.vector(after)[0] - c
 
         def goes_on(held):
             _, r, _, taken = held

@@ -3,9 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
 
 from rnnjax import checks
 from rnnjax.cell import Carry, Cell, Params
@@ -68,7 +66,7 @@ def jacobians(cell: Cell, params: Params, carry: Carry, xs: Any) -> Array:
     .. math:: J_t = \frac{\partial c_t}{\partial c_{t-1}}
 
     Args:
-      cell: a cell with a ``step`` and a floating carry.
+      cell: a cell with a ``step``.
       params: its parameters.
       carry: the carry before the first step.
       xs: one sequence, ``(t, i)``.
@@ -78,7 +76,6 @@ def jacobians(cell: Cell, params: Params, carry: Carry, xs: Any) -> Array:
 
     Raises:
       NoStepError: for cells that need the whole sequence.
-      TypeError: for a carry that is not floating.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.elman(3, 4)
@@ -87,19 +84,21 @@ def jacobians(cell: Cell, params: Params, carry: Carry, xs: Any) -> Array:
     >>> J.shape, bool(jnp.allclose(J[0], params.w_hh.T))
     ((9, 4, 4), True)
     """
-    carry = state.start(cell, params, carry)
+    checks.model(cell, params)
     checks.time_steps(xs)
-    first, _, move = state.vector(cell, params, carry)
+    carry = checks.carry(carry, cell.initial_carry(params))
 
-    def step(before, x):
-        def twice(before):
-            after = move(before, x)
-            return after, after
+    def step(carry, x):
+        flat, put = state.vector(carry)
 
-        jacobian, after = jax.jacfwd(twice, has_aux=True)(before)
+        def move(flat):
+            after, _ = cell.step(params, put(flat), x)
+            return state.vector(after)[0], after
+
+        jacobian, after = jax.jacfwd(move, has_aux=True)(flat)
         return after, jacobian
 
-    return jax.lax.scan(step, first, xs)[1]
+    return jax.lax.scan(step, carry, xs)[1]
 
 
 def linearize(cell: Cell, params: Params, carry: Carry, x: Any) -> Linearization:
@@ -108,14 +107,13 @@ def linearize(cell: Cell, params: Params, carry: Carry, x: Any) -> Linearization
     .. math:: step(c + \delta, x + \epsilon) \approx next + J \delta + B \epsilon
 
     Args:
-      cell: a cell with a ``step`` and a floating carry.
+      cell: a cell with a ``step``.
       params: its parameters.
       carry: the state.
       x: the input of one step, ``(i,)``.
 
     Raises:
       NoStepError: for cells that need the whole sequence.
-      TypeError: for a carry that is not floating.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.gru(3, 4)
@@ -124,18 +122,15 @@ def linearize(cell: Cell, params: Params, carry: Carry, x: Any) -> Linearization
     >>> near.by_state.shape, near.by_input.shape
     ((4, 4), (4, 3))
     """
-    carry = state.start(cell, params, carry)
+    checks.model(cell, params)
+    carry = checks.carry(carry, cell.initial_carry(params))
     checks.arrays("x", x)
-    first, _, move = state.vector(cell, params, carry)
-    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, x))
-    moves = [jnp.issubdtype(a.dtype, jnp.floating) for a in leaves]
-    floating = [a for a, m in zip(leaves, moves, strict=True) if m]
-    features, floating_of = ravel_pytree(floating)
+    flat, put = state.vector(carry)
+    features, put_features = state.vector(x)
 
-    def after(before, features):
-        new = iter(floating_of(features))
-        given = [next(new) if m else a for a, m in zip(leaves, moves, strict=True)]
-        return move(before, jax.tree.unflatten(structure, given))
+    def move(flat, features):
+        after, _ = cell.step(params, put(flat), put_features(features))
+        return state.vector(after)[0]
 
-    jacobians = (jax.jacfwd(after, number)(first, features) for number in (0, 1))
-    return Linearization(after(first, features), *jacobians)
+    jacobians = (jax.jacfwd(move, number)(flat, features) for number in (0, 1))
+    return Linearization(move(flat, features), *jacobians)

@@ -36,7 +36,7 @@ def lyapunov(
     at which volumes of states grow.
 
     Args:
-      cell: a cell with a ``step`` and a floating carry.
+      cell: a cell with a ``step``.
       params: its parameters.
       carry: the carry before the first step.
       xs: the inputs that drive it, ``(t, i)``, of as many steps as are averaged, and
@@ -53,7 +53,6 @@ def lyapunov(
 
     Raises:
       NoStepError: for cells that need the whole sequence.
-      TypeError: for a carry that is not floating.
       ValueError: for a count above ``n``, or no step after those that are skipped.
 
     Reference: Benettin et al. 1980, Lyapunov characteristic exponents for smooth
@@ -70,9 +69,10 @@ def lyapunov(
     >>> bool(largest(0.5) < -0.5)  # every state fades
     True
     """
-    carry = state.start(cell, params, carry)
+    checks.model(cell, params)
     time = checks.time_steps(xs)
-    first, _, move = state.vector(cell, params, carry)
+    carry = checks.carry(carry, cell.initial_carry(params))
+    first, _ = state.vector(carry)
     size = first.size
     count = size if count is None else checks.size("count", count)
     if count > size:
@@ -92,13 +92,19 @@ def lyapunov(
     drawn = jax.random.normal(key, (size, count), wide)
 
     def step(held, x):
-        before, q = held
-        after, tangent = jax.linearize(lambda s: move(s, x), before)
-        pushed = jax.vmap(tangent, 1, 1)(q.astype(before.dtype))
+        carry, q = held
+        flat, put = state.vector(carry)
+
+        def move(flat):
+            after, _ = cell.step(params, put(flat), x)
+            return state.vector(after)[0], after
+
+        _, tangent, after = jax.linearize(move, flat, has_aux=True)
+        pushed = jax.vmap(tangent, 1, 1)(q.astype(flat.dtype))
         q, r = jnp.linalg.qr(pushed.astype(wide))
         return (after, q), jnp.log(jnp.abs(jnp.diagonal(r)))
 
-    growth = jax.lax.scan(step, (first, jnp.linalg.qr(drawn)[0]), xs)[1]
+    growth = jax.lax.scan(step, (carry, jnp.linalg.qr(drawn)[0]), xs)[1]
     return growth[skip:].mean(0)
 
 

@@ -8,34 +8,19 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from rnnjax import checks, forms
-from rnnjax.cell import Carry, Cell, Params
 
-Map = Callable[[Array, Any], Array]
-"""From a state, ``(n,)``, and an input of one step to the next state."""
+def vector(tree: Any) -> tuple[Array, Callable[[Array], Any]]:
+    """The floating leaves of a pytree as a vector, and what puts another in there.
 
+    Leaves that are not floating, such as flags and counts, stay as they are.
+    """
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, tree))
+    moves = [jnp.issubdtype(a.dtype, jnp.floating) for a in leaves]
+    flat, floating = ravel_pytree([a for a, m in zip(leaves, moves, strict=True) if m])
 
-def start(cell: Cell, params: Params, carry: Carry) -> Carry:
-    """The carry, where it is one of the cell's and has derivatives."""
-    checks.model(cell, params)
-    carry = checks.carry(carry, cell.initial_carry(params))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(carry):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"carry{jax.tree_util.keystr(path)} of {cell} is {forms.outline(leaf)};"
-                " expected floating numbers alone: the others have no derivative. "
-                "Write a cell whose carry is floating."
-            )
-    return carry
+    def put(flat: Array) -> Any:
+        new = iter(floating(flat))
+        given = [next(new) if m else a for a, m in zip(leaves, moves, strict=True)]
+        return jax.tree.unflatten(structure, given)
 
-
-def vector(
-    cell: Cell, params: Params, carry: Carry
-) -> tuple[Array, Callable[[Array], Carry], Map]:
-    """A carry as a vector, what turns vectors into carries, and the step of vectors."""
-    state, carry_of = ravel_pytree(carry)
-
-    def move(state: Array, x: Any) -> Array:
-        return ravel_pytree(cell.step(params, carry_of(state), x)[0])[0]
-
-    return state, carry_of, move
+    return flat, put

@@ -699,6 +699,23 @@ MISUSES = {
         TypeError,
         r"lstm\(5, 4\) was called.*carry, ys = rnnjax.unroll\(cell, params, xs\)",
     ),
+    "more Lyapunov exponents than states": (
+        lambda: rnnjax.dynamics.lyapunov(CELL, params(), start(), xs(), count=9),
+        ValueError,
+        r"count is 9; expected at most 8.*count=8",
+    ),
+    "Lyapunov exponents of no step": (
+        lambda: rnnjax.dynamics.lyapunov(CELL, params(), start(), xs(), skip=7),
+        ValueError,
+        r"skip is 7 and xs has 7 steps.*skip=3",
+    ),
+    "fixed points from a carry without an axis of starts": (
+        lambda: rnnjax.dynamics.fixed_points(
+            rnnjax.pointwise(jnp.tanh), (), jnp.zeros(()), xs(5)
+        ),
+        ValueError,
+        r"carries has leaves of shapes \[\(\)\]; expected the same number of starts",
+    ),
 }
 
 

@@ -236,27 +236,23 @@ def test_an_lstm_is_searched_in_both_of_its_states():
     assert points.eigenvalues.shape[1] == 6
 
 
-def test_wrong_arguments_are_refused():
-    cell, params = random_network(1.0, size=3)
-    given = (cell, params, jnp.ones(3), jnp.zeros((5, 1)))
-    with pytest.raises(ValueError, match="count is 4; expected at most 3"):
-        dynamics.lyapunov(*given, count=4)
-    with pytest.raises(ValueError, match="skip is 5 and xs has 5 steps"):
-        dynamics.lyapunov(*given, skip=5)
-    with pytest.raises(ValueError, match="carries has leaves of shapes"):
-        dynamics.fixed_points(cell, params, jnp.ones(()), jnp.zeros(1))
-    both = rnnjax.bidirectional(cell)
-    twice = both.init(jax.random.key(0))
+def test_cells_that_need_the_whole_sequence_have_no_step():
+    both = rnnjax.bidirectional(rnnjax.gru(2, 3))
+    params = both.init(jax.random.key(0))
     with pytest.raises(rnnjax.NoStepError):
-        dynamics.jacobians(both, twice, both.initial_carry(twice), jnp.zeros((5, 1)))
+        dynamics.jacobians(both, params, both.initial_carry(params), jnp.zeros((5, 2)))
 
 
-def test_a_carry_of_integers_has_no_derivative():
-    counting = rnnjax.recurrence(
-        lambda key: jnp.ones(()),
-        lambda params: jnp.zeros((), int),
-        lambda params, x: x,
-        lambda params, carry, x: (carry + 1, carry),
-    )
-    with pytest.raises(TypeError, match="floating numbers alone"):
-        dynamics.jacobians(counting, jnp.ones(()), jnp.zeros((), int), nothing(3))
+def test_leaves_that_are_not_floating_go_along():
+    """An attention cell holds flags: which places of its memory are valid."""
+    cell = rnnjax.attention(rnnjax.gru(4, 3), 2, 2, (3, 2))
+    params = cell.init(jax.random.key(0))
+    carry, xs = cell.initial_carry(params), jnp.ones((5, 2))
+    size = sum(a.size for a in jax.tree.leaves(carry) if a.dtype != bool)
+    given = (cell, params, carry, xs)
+    assert dynamics.jacobians(*given).shape == (5, size, size)
+    assert dynamics.lyapunov(*given).shape == (size,)
+    starts = jax.tree.map(lambda a: a[None], carry)
+    points = dynamics.fixed_points(cell, params, starts, xs[0], tolerance=1e-9)
+    assert points.carry.valid.shape == (1, 3)
+    np.testing.assert_array_equal(points.carry.valid[0], carry.valid)
