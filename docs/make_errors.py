@@ -1113,8 +1113,8 @@ SECTIONS: dict[str, list[Entry]] = {
         ),
         Entry(
             "fixed points from a carry without an axis of starts",
-            "rnnjax.dynamics.fixed_points(\n"
-            "    rnnjax.pointwise(jnp.tanh), (), jnp.zeros(()), jnp.ones(5))",
+            "rnnjax.dynamics.fixed_points("
+            "rnnjax.pointwise(jnp.tanh), (), jnp.zeros(()), jnp.ones(5))",
             "The search takes many starts at once.",
             "starts = jax.tree.map(lambda a: a[None], carry)\n"
             "rnnjax.dynamics.fixed_points(cell, params, starts, jnp.ones(5))",
