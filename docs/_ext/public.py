@@ -19,7 +19,6 @@ INTERNAL = {
     "rnnjax.combinators.alignment",
     "rnnjax.combinators.features",
     "rnnjax.combinators.stepping",
-    "rnnjax.dynamics.state",
     "rnnjax.export.graph",
     "rnnjax.export.nodes",
     "rnnjax.flax.modules",
@@ -41,6 +40,9 @@ INTERNAL = {
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
     "rnnjax.meshes",
+    "rnnjax.online.generic",
+    "rnnjax.online.stepping",
+    "rnnjax.programs",
     "rnnjax.signals",
     "rnnjax.testing.comparing",
     "rnnjax.testing.drawing",
@@ -48,6 +50,7 @@ INTERNAL = {
     "rnnjax.training.devices",
     "rnnjax.training.files",
     "rnnjax.traversals",
+    "rnnjax.vectors",
     "rnnjax.version",
 }
 

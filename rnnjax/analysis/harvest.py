@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import Literal
+
+from rnnjax import programs
 
 
 class Named(NamedTuple):
@@ -48,12 +50,12 @@ def _run(closed: Any, args: list[Any]) -> tuple[list[Any], list[Named]]:
 
     for eqn in jaxpr.eqns:
         given = [read(v) for v in eqn.invars]
-        inner = _inner(eqn)
+        inner = programs.inner(eqn)
         if eqn.primitive.name == "name":
             found.append(Named(eqn.params["name"], given[0], 0))
             results = given
         elif inner is None or not _names_in(inner.jaxpr):
-            results = _alone(jaxpr, eqn, given)
+            results = programs.run_one(jaxpr, eqn, given)
         elif eqn.primitive.name == "scan":
             results, named = _scan(eqn, inner, given)
             found += named
@@ -62,17 +64,6 @@ def _run(closed: Any, args: list[Any]) -> tuple[list[Any], list[Named]]:
             found += named
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars], found
-
-
-def _alone(jaxpr: Any, eqn: Any, given: list[Any]) -> list[Any]:
-    inputs = [
-        (v, value)
-        for v, value in zip(eqn.invars, given, strict=True)
-        if not isinstance(v, Literal)
-    ]
-    parts = {"constvars": [], "invars": [v for v, _ in inputs], "eqns": [eqn]}
-    one = jaxpr.replace(outvars=eqn.outvars, effects=eqn.effects, **parts)
-    return jaxpr_as_fun(ClosedJaxpr(one, ()))(*(value for _, value in inputs))
 
 
 def _scan(eqn: Any, step: Any, given: list[Any]) -> tuple[list[Any], list[Named]]:
@@ -108,24 +99,9 @@ def _with_time(outside: list[Any], inside: list[Any]) -> int:
     return sum(len(one.aval.shape) > len(other.aval.shape) for one, other in pairs)
 
 
-class _Closed(NamedTuple):
-    jaxpr: Any
-    consts: Any
-
-
-def _inner(eqn: Any) -> Any:
-    """The jaxpr that an equation runs once, or once for each step, on its operands."""
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = eqn.params.get(name)
-        if inner is not None:
-            inner = inner if hasattr(inner, "consts") else _Closed(inner, ())
-            return inner if len(inner.jaxpr.invars) == len(eqn.invars) else None
-    return None
-
-
 def _names_in(jaxpr: Any) -> bool:
     return any(
         eqn.primitive.name == "name"
-        or ((inner := _inner(eqn)) is not None and _names_in(inner.jaxpr))
+        or ((inner := programs.inner(eqn)) is not None and _names_in(inner.jaxpr))
         for eqn in jaxpr.eqns
     )

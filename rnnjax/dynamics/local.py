@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from rnnjax import checks
+from rnnjax import checks, vectors
 from rnnjax.cell import Carry, Cell, Params
-from rnnjax.dynamics import state
 
 
 class Linearization(NamedTuple):
@@ -89,11 +88,11 @@ def jacobians(cell: Cell, params: Params, carry: Carry, xs: Any) -> Array:
     carry = checks.carry(carry, cell.initial_carry(params))
 
     def step(carry, x):
-        flat, put = state.vector(carry)
+        flat, put = vectors.vector(carry)
 
         def move(flat):
             after, _ = cell.step(params, put(flat), x)
-            return state.vector(after)[0], after
+            return vectors.vector(after)[0], after
 
         jacobian, after = jax.jacfwd(move, has_aux=True)(flat)
         return after, jacobian
@@ -125,12 +124,12 @@ def linearize(cell: Cell, params: Params, carry: Carry, x: Any) -> Linearization
     checks.model(cell, params)
     carry = checks.carry(carry, cell.initial_carry(params))
     checks.arrays("x", x)
-    flat, put = state.vector(carry)
-    features, put_features = state.vector(x)
+    flat, put = vectors.vector(carry)
+    features, put_features = vectors.vector(x)
 
     def move(flat, features):
         after, _ = cell.step(params, put(flat), put_features(features))
-        return state.vector(after)[0]
+        return vectors.vector(after)[0]
 
     jacobians = (jax.jacfwd(move, number)(flat, features) for number in (0, 1))
     return Linearization(move(flat, features), *jacobians)

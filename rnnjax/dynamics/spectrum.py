@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks
+from rnnjax import checks, vectors
 from rnnjax.analysis.gradients import carry_gradients
 from rnnjax.cell import Carry, Cell, Params
-from rnnjax.dynamics import state
 
 
 def lyapunov(
@@ -72,7 +71,7 @@ def lyapunov(
     checks.model(cell, params)
     time = checks.time_steps(xs)
     carry = checks.carry(carry, cell.initial_carry(params))
-    first, _ = state.vector(carry)
+    first, _ = vectors.vector(carry)
     size = first.size
     count = size if count is None else checks.size("count", count)
     if count > size:
@@ -93,11 +92,11 @@ def lyapunov(
 
     def step(held, x):
         carry, q = held
-        flat, put = state.vector(carry)
+        flat, put = vectors.vector(carry)
 
         def move(flat):
             after, _ = cell.step(params, put(flat), x)
-            return state.vector(after)[0], after
+            return vectors.vector(after)[0], after
 
         _, tangent, after = jax.linearize(move, flat, has_aux=True)
         pushed = jax.vmap(tangent, 1, 1)(q.astype(flat.dtype))

@@ -1,4 +1,4 @@
-"""The state of a cell as one vector, and its step as a map of vectors."""
+"""The floating leaves of a pytree as one vector."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,43 @@
+"""One step of a cell as a function of its params and of its state as a vector."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnjax import vectors
+from rnnjax.cell import Carry, Cell, Params
+
+Move = Callable[[Params, Array], tuple[Array, Any]]
+"""From params and a state, ``(n,)``, to the next state and the output."""
+
+
+class Place(NamedTuple):
+    """Where a step is differentiated."""
+
+    cell: Cell
+    params: Params
+    carry: Carry
+    x: Any
+
+    @property
+    def state(self) -> Array:
+        """The carry, ``(n,)``."""
+        return vectors.vector(self.carry)[0]
+
+    def move(self, params: Params, state: Array) -> tuple[Array, Any]:
+        """The state after the step, and the output."""
+        put = vectors.vector(self.carry)[1]
+        after, y = self.cell.step(params, put(state), self.x)
+        return vectors.vector(after)[0], y
+
+    def first(self, params: Params) -> Array:
+        """The initial state."""
+        return vectors.vector(self.cell.initial_carry(params))[0]
+
+
+def select(where: Array, one: Any, other: Any) -> Any:
+    """One pytree where a flag is true, the other where it is not."""
+    return jax.tree.map(lambda a, b: jnp.where(where, a, b), one, other)

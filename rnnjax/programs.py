@@ -1,0 +1,37 @@
+"""The equations of a traced program, run one at a time."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+
+class Closed(NamedTuple):
+    """A jaxpr with its constants, in the form that all versions of JAX share."""
+
+    jaxpr: Any
+    consts: Any
+
+
+def inner(eqn: Any) -> Closed | None:
+    """The jaxpr that an equation runs once, or once for each step, on its operands."""
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        found = eqn.params.get(name)
+        if found is not None:
+            closed = Closed(
+                getattr(found, "jaxpr", found), getattr(found, "consts", ())
+            )
+            return closed if len(closed.jaxpr.invars) == len(eqn.invars) else None
+    return None
+
+
+def run_one(jaxpr: Any, eqn: Any, given: Sequence[Any]) -> list[Any]:
+    """The results of one equation of a jaxpr for these operands."""
+    inputs = [
+        (v, value)
+        for v, value in zip(eqn.invars, given, strict=True)
+        if not isinstance(v, Literal)
+    ]
+    parts = {"constvars": [], "invars": [v for v, _ in inputs], "eqns": [eqn]}
+    one = jaxpr.replace(outvars=eqn.outvars, effects=eqn.effects, **parts)
+    return jaxpr_as_fun(ClosedJaxpr(one, ()))(*(value for _, value in inputs))
