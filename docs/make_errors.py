@@ -1098,6 +1098,62 @@ SECTIONS: dict[str, list[Entry]] = {
             'training.restore("sizes.npz", rnnjax.lstm(5, 4).init(key))',
         ),
     ],
+    "Learning on the way": [
+        Entry(
+            "a rule that is not called",
+            "rnnjax.online.learner(cell, rnnjax.online.rtrl)",
+            "`rtrl` makes the rule.",
+            "rnnjax.online.learner(cell, rnnjax.online.rtrl())",
+        ),
+        Entry(
+            "a rule that draws, without a key",
+            "learner = rnnjax.online.learner(cell, rnnjax.online.uoro())\n"
+            "learner.init(params, xs[0])",
+            "`uoro` and `kf_rtrl` draw signs at every step.",
+            "learner = rnnjax.online.learner(cell, rnnjax.online.uoro())\n"
+            "learner.init(params, xs[0], key=key)",
+        ),
+        Entry(
+            "a carry in the place of a learner's state",
+            "learner = rnnjax.online.learner(cell, rnnjax.online.rtrl())\n"
+            "learner.step(params, carry, xs[0])",
+            "A learner remembers more than the carry.",
+            "learner = rnnjax.online.learner(cell, rnnjax.online.rtrl())\n"
+            "learner.step(params, learner.init(params, xs[0]), xs[0])",
+        ),
+        Entry(
+            "units that see others",
+            "learner = rnnjax.online.learner(cell, rnnjax.online.units())\n"
+            "learner.init(params, xs[0])",
+            "With recurrent weights every unit reads every other.",
+            "learner = rnnjax.online.learner(cell, rnnjax.online.snap(1))\n"
+            "learner.init(params, xs[0])",
+        ),
+        Entry(
+            "a param that moves several units",
+            "learner = rnnjax.online.learner(deep, rnnjax.online.snap(1))\n"
+            "learner.init(deep_params, xs[0])",
+            "What a lower layer puts out enters all units of the next one at once.",
+            "learner = rnnjax.online.learner(deep, rnnjax.online.rtrl())\n"
+            "learner.init(deep_params, xs[0])",
+        ),
+        Entry(
+            "a matrix that multiplies several vectors",
+            "before = rnnjax.gru(5, 4, reset_after=False)\n"
+            "learner = rnnjax.online.learner(before, rnnjax.online.kf_rtrl())\n"
+            "learner.init(before.init(key), xs[0], key=key)",
+            "The influence of such a matrix is no single product of two factors.",
+            "after = rnnjax.gru(5, 4)\n"
+            "learner = rnnjax.online.learner(after, rnnjax.online.kf_rtrl())\n"
+            "learner.init(after.init(key), xs[0], key=key)",
+        ),
+        Entry(
+            "truncation within a block",
+            "rnnjax.online.tbptt(20, 10)",
+            "A block has `k1` steps, and its last loss goes through `k2`.",
+            "rnnjax.online.tbptt(10, 20)",
+        ),
+    ],
     "Dynamics": [
         Entry(
             "more Lyapunov exponents than states",

@@ -6,7 +6,7 @@ with the sequence.
 """
 
 from rnnjax.online.kronecker import kf_rtrl
-from rnnjax.online.learner import Learner, LearnerState, Rule, learner
+from rnnjax.online.learning import Learner, LearnerState, Rule, learner
 from rnnjax.online.rules import rtrl, uoro
 from rnnjax.online.truncated import tbptt
 from rnnjax.online.unitwise import e_prop, snap, units

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax.online.generic import of_rank_one
-from rnnjax.online.learner import Rule
+from rnnjax.online.learning import Rule
 from rnnjax.online.rules import ratio
 from rnnjax.online.stepping import Place
 

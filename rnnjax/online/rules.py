@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax.online.learner import Rule
+from rnnjax.online.learning import Rule
 
 
 def rtrl() -> Rule:

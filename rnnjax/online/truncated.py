@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnjax import checks
-from rnnjax.online.learner import Rule
+from rnnjax.online.learning import Rule
 from rnnjax.online.stepping import select
 
 

@@ -14,7 +14,7 @@ from rnnjax import checks, programs
 from rnnjax.cell import Params
 from rnnjax.online import rules
 from rnnjax.online.generic import MANY, NONE, Facts, facts
-from rnnjax.online.learner import Rule
+from rnnjax.online.learning import Rule
 from rnnjax.online.stepping import Move, Place
 
 Blocks = Callable[[Move, Place, Facts], Array]

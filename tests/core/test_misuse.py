@@ -72,6 +72,10 @@ def flags(*shape, dtype=bool):
 BEFORE = rnnjax.gru(5, 4, reset_after=False)
 
 
+def learner(rule, cell=CELL):
+    return rnnjax.online.learner(cell, rule)
+
+
 def torch(without=""):
     arrays = rnnjax.interop.to_torch(CELL, params()).arrays
     return {name: array for name, array in arrays.items() if name != without}
@@ -715,6 +719,43 @@ MISUSES = {
         ),
         ValueError,
         r"carries has leaves of shapes \[\(\)\]; expected the same number of starts",
+    ),
+    "a rule that is not called": (
+        lambda: rnnjax.online.learner(CELL, rnnjax.online.rtrl),
+        TypeError,
+        r"rule is .*expected a Rule.*rtrl\(\), called",
+    ),
+    "a rule that draws, without a key": (
+        lambda: learner(rnnjax.online.uoro()).init(params(), xs(5)),
+        ValueError,
+        r"key is None; uoro\(\) draws random numbers.*key=jax.random.key\(0\)",
+    ),
+    "a carry in the place of a learner's state": (
+        lambda: learner(rnnjax.online.rtrl()).step(params(), start(), xs(5)),
+        TypeError,
+        r"state is a LSTMCarry; expected a LearnerState.*learner.init\(params, x\)",
+    ),
+    "units that see others": (
+        lambda: learner(rnnjax.online.units()).init(params(), xs(5)),
+        ValueError,
+        r"in lstm\(5, 4\) unit 0 reads unit 1; expected units that see only themselves",
+    ),
+    "a param that moves several units": (
+        lambda: learner(rnnjax.online.snap(1), STACK).init(params(STACK), xs(5)),
+        ValueError,
+        r"params\[0\]\.w_ih of stack\(.*moves several units in one step.*each layer",
+    ),
+    "a matrix that multiplies several vectors": (
+        lambda: learner(rnnjax.online.kf_rtrl(), BEFORE).init(
+            params(BEFORE), xs(5), key=jax.random.key(0)
+        ),
+        ValueError,
+        r"params\.w_hh of gru\(.*multiplies several vectors in a step.*uoro\(\)",
+    ),
+    "truncation within a block": (
+        lambda: rnnjax.online.tbptt(20, 10),
+        ValueError,
+        r"k2 is 10 and k1 is 20; expected to go back through a block.*tbptt\(20, 40\)",
     ),
 }
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.tree_util import Partial
 
-from rnnjax import checks
+from rnnjax import checks, forms
 from rnnjax.cell import Carry, Cell, Params
 from rnnjax.online.stepping import Move, Place, select
 
@@ -149,7 +149,8 @@ def learner(cell: Cell, rule: Rule) -> Learner:
     cell = checks.cell("cell", cell)
     if not isinstance(rule, Rule):
         raise TypeError(
-            f"rule is {rule!r}; expected a Rule. Write rnnjax.online.rtrl(), called."
+            f"rule is {forms.outline(rule)}; expected a Rule. Write "
+            "rnnjax.online.rtrl(), called."
         )
 
     def init(params, x, *, key=None):
