@@ -6,6 +6,7 @@ from rnnjax.cells.convolutional import (
     conv_gru,
     conv_lstm,
 )
+from rnnjax.cells.diagonal import ComplexCarry
 from rnnjax.cells.elman import ElmanParams, elman
 from rnnjax.cells.full_lstm import FullLSTMNorm, FullLSTMParams, full_lstm
 from rnnjax.cells.grid_lstm import GridLSTMParams, grid_lstm
@@ -27,11 +28,14 @@ from rnnjax.cells.leaky import (
     low_rank_rnn,
 )
 from rnnjax.cells.liquid import CfCParams, LTCParams, Synapses, cfc, ltc
+from rnnjax.cells.lru import LRUParams, lru
 from rnnjax.cells.lstm import LSTMCarry, LSTMParams, lstm
 from rnnjax.cells.mgu import MGUParams, mgu
 from rnnjax.cells.minimal_linear import MinimalParams, min_gru, min_lstm
 from rnnjax.cells.nas import NASParams, nas
 from rnnjax.cells.phased_lstm import PhasedLSTMParams, phased_lstm
+from rnnjax.cells.s4d import S4DParams, s4d
+from rnnjax.cells.s5 import S5Params, s5
 from rnnjax.cells.sru import SRUParams, sru
 from rnnjax.cells.update_gate import (
     IntersectionRNNParams,
@@ -42,6 +46,7 @@ from rnnjax.cells.update_gate import (
 
 __all__ = [
     "CfCParams",
+    "ComplexCarry",
     "ConvGRUParams",
     "ConvLSTMParams",
     "ElmanParams",
@@ -52,6 +57,7 @@ __all__ = [
     "GroupedLSTMParams",
     "IndependentParams",
     "IntersectionRNNParams",
+    "LRUParams",
     "LSTMCarry",
     "LSTMParams",
     "LTCParams",
@@ -63,6 +69,8 @@ __all__ = [
     "MinimalParams",
     "NASParams",
     "PhasedLSTMParams",
+    "S4DParams",
+    "S5Params",
     "SRUParams",
     "Synapses",
     "UGRNNParams",
@@ -83,6 +91,7 @@ __all__ = [
     "layer_norm_gru",
     "leaky_rnn",
     "low_rank_rnn",
+    "lru",
     "lstm",
     "ltc",
     "mgu",
@@ -91,6 +100,8 @@ __all__ = [
     "nas",
     "normalize",
     "phased_lstm",
+    "s4d",
+    "s5",
     "sru",
     "ugrnn",
 ]

@@ -42,6 +42,7 @@ RIGHT = {
     "pointwise": {"function": jnp.tanh},
     "residual": {"cell": CELL},
     "reverse": {"cell": CELL},
+    "s4d": {"input_size": 4, "state_size": 3},
     "skip_stack": {"cells": (CELL,)},
     "stack": {"cells": (CELL,)},
     "time_distributed": {"init": lambda key: (), "apply": lambda params, x: x},
