@@ -34,6 +34,7 @@ from rnnjax.cells.mgu import MGUParams, mgu
 from rnnjax.cells.minimal_linear import MinimalParams, min_gru, min_lstm
 from rnnjax.cells.nas import NASParams, nas
 from rnnjax.cells.phased_lstm import PhasedLSTMParams, phased_lstm
+from rnnjax.cells.rg_lru import RGLRUParams, rg_lru
 from rnnjax.cells.s4d import S4DParams, s4d
 from rnnjax.cells.s5 import S5Params, s5
 from rnnjax.cells.sru import SRUParams, sru
@@ -69,6 +70,7 @@ __all__ = [
     "MinimalParams",
     "NASParams",
     "PhasedLSTMParams",
+    "RGLRUParams",
     "S4DParams",
     "S5Params",
     "SRUParams",
@@ -100,6 +102,7 @@ __all__ = [
     "nas",
     "normalize",
     "phased_lstm",
+    "rg_lru",
     "s4d",
     "s5",
     "sru",

@@ -11,6 +11,10 @@ TIME = 4
 RNG = np.random.default_rng(2020)
 
 
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
 def complex_of(pair):
     return np.asarray(pair[0]) + 1j * np.asarray(pair[1])
 
@@ -47,12 +51,25 @@ def s5(p, carry, inputs):
     return parts(h), 2 * (h @ complex_of(p.w_out)).real + p.skip * x
 
 
+def rg_lru(p, h, x):
+    gates = []
+    for w, b in zip(p.w, p.b, strict=True):
+        blocks = zip(np.split(x, len(w)), w, strict=True)
+        gates.append(sigmoid(np.concatenate([x @ w for x, w in blocks]) + b))
+    r, i = gates
+    a = sigmoid(-p.decay) ** (8 * r)
+    h = a * h + np.sqrt(1 - a**2) * i * x
+    return h, h
+
+
 CASES = [
     (rnnjax.lru(2, 3), lru),
     (rnnjax.s4d(2, 3), s4d),
     (rnnjax.s4d(2, 3, timed=True), s4d),
     (rnnjax.s5(2, 3), s5),
     (rnnjax.s5(2, 3, timed=True), s5),
+    (rnnjax.rg_lru(2), rg_lru),
+    (rnnjax.rg_lru(2, blocks=2), rg_lru),
 ]
 
 
@@ -130,6 +147,22 @@ def test_lru_eigenvalues_fill_the_ring_and_states_keep_the_variance():
     np.testing.assert_allclose((re**2 + im**2).mean(), 1, rtol=0.1)
 
 
+def test_rg_lru_starts_with_the_decays_of_the_paper():
+    decay = rnnjax.rg_lru(5000).init(KEY).decay
+    kept = sigmoid(-np.asarray(decay, float)) ** 8
+    assert 0.9 < kept.min() < 0.901
+    assert 0.998 < kept.max() < 0.9991
+    np.testing.assert_allclose(kept.mean(), 0.9495, atol=1e-3)
+
+
+def test_rg_lru_has_gradients_where_a_gate_is_shut():
+    cell = rnnjax.rg_lru(2)
+    params = cell.init(KEY)
+    params = params._replace(b=params.b.at[0].set(-1000.0))
+    grads = jax.grad(lambda p: run(cell, p, jnp.ones((3, 2))).sum())(params)
+    assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
 @pytest.mark.parametrize("make", [rnnjax.s4d, rnnjax.s5])
 def test_time_that_stands_still_or_is_cut_changes_nothing(make):
     """A held input over two short steps is the same as over one long step."""
@@ -181,6 +214,7 @@ WRONG = [
     (lambda: rnnjax.s4d(2, 3, spectrum="fourier"), "spectrum='legs'"),
     (lambda: rnnjax.s4d(2, 3, dt_min=0.2), "dt_min=0.001, dt_max=0.1"),
     (lambda: rnnjax.s5(2, 3, blocks=2), "blocks=1, or hidden_size=4"),
+    (lambda: rnnjax.rg_lru(3, blocks=2), "blocks=1, or size=4"),
 ]
 
 

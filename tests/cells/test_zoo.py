@@ -68,6 +68,7 @@ CELLS = [
     (rnnjax.s4d(2, 2), X),
     (rnnjax.s5(2, 3), X),
     (rnnjax.s5(2, 4, blocks=2, timed=True), TIMED),
+    (rnnjax.rg_lru(2, blocks=2), X),
     (rnnjax.leaky_rnn(2, 3, noise=0.1), X),
     (rnnjax.dale_rnn(2, 4), X),
     (rnnjax.low_rank_rnn(2, 4, rank=2), X),
