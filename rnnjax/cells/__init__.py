@@ -6,9 +6,16 @@ from rnnjax.cells.convolutional import (
     conv_gru,
     conv_lstm,
 )
+from rnnjax.cells.delta import (
+    DeltaNetParams,
+    GatedDeltaNetParams,
+    delta_net,
+    gated_delta_net,
+)
 from rnnjax.cells.diagonal import ComplexCarry
 from rnnjax.cells.elman import ElmanParams, elman
 from rnnjax.cells.full_lstm import FullLSTMNorm, FullLSTMParams, full_lstm
+from rnnjax.cells.gated_linear import GatedLinearAttentionParams, gated_linear_attention
 from rnnjax.cells.grid_lstm import GridLSTMParams, grid_lstm
 from rnnjax.cells.grouped_lstm import GroupedLSTMParams, glstm
 from rnnjax.cells.gru import GRUParams, gru
@@ -37,6 +44,7 @@ from rnnjax.cells.phased_lstm import PhasedLSTMParams, phased_lstm
 from rnnjax.cells.rg_lru import RGLRUParams, rg_lru
 from rnnjax.cells.s4d import S4DParams, s4d
 from rnnjax.cells.s5 import S5Params, s5
+from rnnjax.cells.selective import SelectiveSSMParams, selective_ssm
 from rnnjax.cells.sru import SRUParams, sru
 from rnnjax.cells.update_gate import (
     IntersectionRNNParams,
@@ -44,16 +52,27 @@ from rnnjax.cells.update_gate import (
     intersection_rnn,
     ugrnn,
 )
+from rnnjax.cells.xlstm import (
+    MLSTMCarry,
+    MLSTMParams,
+    SLSTMCarry,
+    SLSTMParams,
+    mlstm,
+    slstm,
+)
 
 __all__ = [
     "CfCParams",
     "ComplexCarry",
     "ConvGRUParams",
     "ConvLSTMParams",
+    "DeltaNetParams",
     "ElmanParams",
     "FullLSTMNorm",
     "FullLSTMParams",
     "GRUParams",
+    "GatedDeltaNetParams",
+    "GatedLinearAttentionParams",
     "GridLSTMParams",
     "GroupedLSTMParams",
     "IndependentParams",
@@ -67,21 +86,29 @@ __all__ = [
     "LeakyParams",
     "LowRankParams",
     "MGUParams",
+    "MLSTMCarry",
+    "MLSTMParams",
     "MinimalParams",
     "NASParams",
     "PhasedLSTMParams",
     "RGLRUParams",
     "S4DParams",
     "S5Params",
+    "SLSTMCarry",
+    "SLSTMParams",
     "SRUParams",
+    "SelectiveSSMParams",
     "Synapses",
     "UGRNNParams",
     "cfc",
     "conv_gru",
     "conv_lstm",
     "dale_rnn",
+    "delta_net",
     "elman",
     "full_lstm",
+    "gated_delta_net",
+    "gated_linear_attention",
     "glstm",
     "grid_lstm",
     "gru",
@@ -99,12 +126,15 @@ __all__ = [
     "mgu",
     "min_gru",
     "min_lstm",
+    "mlstm",
     "nas",
     "normalize",
     "phased_lstm",
     "rg_lru",
     "s4d",
     "s5",
+    "selective_ssm",
+    "slstm",
     "sru",
     "ugrnn",
 ]

@@ -65,6 +65,12 @@ def log_steps(key: Array, shape: tuple[int, ...], dt_min: float, dt_max: float):
     return jax.random.uniform(key, shape, minval=low, maxval=high)
 
 
+def softplus_steps(key: Array, shape: tuple[int, ...], dt_min: float, dt_max: float):
+    """What softplus takes to such step sizes."""
+    dt = jnp.exp(log_steps(key, shape, dt_min, dt_max))
+    return dt + jnp.log(-jnp.expm1(-dt))
+
+
 def check_steps(dt_min: float, dt_max: float) -> None:
     """Refuse bounds of step sizes that are not positive or not in order."""
     checks.positive("dt_min", dt_min, example=0.001)

@@ -62,12 +62,20 @@ def rg_lru(p, h, x):
     return h, h
 
 
+def selective_ssm(p, h, x):
+    d, b, c = np.split(x @ p.w, [1, 3])
+    dt = np.log1p(np.exp(d @ p.w_dt + p.b_dt))
+    h = np.exp(-np.outer(dt, [1, 1]) * np.exp(p.log_decay)) * h + np.outer(dt * x, b)
+    return h, h @ c + p.skip * x
+
+
 CASES = [
     (rnnjax.lru(2, 3), lru),
     (rnnjax.s4d(2, 3), s4d),
     (rnnjax.s4d(2, 3, timed=True), s4d),
     (rnnjax.s5(2, 3), s5),
     (rnnjax.s5(2, 3, timed=True), s5),
+    (rnnjax.selective_ssm(2, 2), selective_ssm),
     (rnnjax.rg_lru(2), rg_lru),
     (rnnjax.rg_lru(2, blocks=2), rg_lru),
 ]
@@ -145,6 +153,15 @@ def test_lru_eigenvalues_fill_the_ring_and_states_keep_the_variance():
     assert np.exp(params.eigenvalues[1]).max() <= 1
     (re, im), _ = rnnjax.unroll(cell, params, jax.random.normal(KEY, (100, 60, 20)))
     np.testing.assert_allclose((re**2 + im**2).mean(), 1, rtol=0.1)
+
+
+def test_selective_ssm_starts_with_steps_and_decays_of_the_paper():
+    params = rnnjax.selective_ssm(2000, 3, rank=1).init(KEY)
+    steps = np.log1p(np.exp(np.asarray(params.b_dt)))
+    assert 0.00099 < steps.min() < 0.0011
+    assert 0.095 < steps.max() < 0.1001
+    np.testing.assert_allclose(np.log(steps).mean(), np.log(0.01), rtol=0.02)
+    np.testing.assert_allclose(np.exp(params.log_decay[0]), [1, 2, 3], rtol=1e-6)
 
 
 def test_rg_lru_starts_with_the_decays_of_the_paper():

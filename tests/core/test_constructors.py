@@ -52,6 +52,7 @@ RIGHT = {
     "rg_lru": {"size": 4},
     "rms_norm": {"size": 4},
     "s4d": {"input_size": 4, "state_size": 3},
+    "selective_ssm": {"size": 4},
     "skip_stack": {"cells": (CELL,)},
     "stack": {"cells": (CELL,)},
     "time_distributed": {"init": lambda key: (), "apply": lambda params, x: x},
@@ -72,7 +73,9 @@ WRONG = {
 # What looks wrong and has a meaning: None is then the default, or leaves something out.
 OPTIONAL = {"backward", "cell_clip", "projection_clip", "projection_size"} | {
     "layer_norm",
+    "key_size",
     "output_size",
+    "rank",
     "input_shape",
     "traversal",
     "carry_dtype",
