@@ -1,5 +1,6 @@
 """The cells, one file for each family."""
 
+from rnnjax.cells.clockwork import ClockworkCarry, ClockworkParams, clockwork
 from rnnjax.cells.convolutional import (
     ConvGRUParams,
     ConvLSTMParams,
@@ -40,12 +41,28 @@ from rnnjax.cells.lstm import LSTMCarry, LSTMParams, lstm
 from rnnjax.cells.mgu import MGUParams, mgu
 from rnnjax.cells.minimal_linear import MinimalParams, min_gru, min_lstm
 from rnnjax.cells.nas import NASParams, nas
+from rnnjax.cells.oscillators import (
+    CoRNNCarry,
+    CoRNNParams,
+    LEMCarry,
+    LEMParams,
+    cornn,
+    lem,
+)
 from rnnjax.cells.phased_lstm import PhasedLSTMParams, phased_lstm
+from rnnjax.cells.reservoir import EchoStateParams, echo_state
 from rnnjax.cells.rg_lru import RGLRUParams, rg_lru
 from rnnjax.cells.s4d import S4DParams, s4d
 from rnnjax.cells.s5 import S5Params, s5
 from rnnjax.cells.selective import SelectiveSSMParams, selective_ssm
 from rnnjax.cells.sru import SRUParams, sru
+from rnnjax.cells.stable import (
+    AntisymmetricParams,
+    LipschitzParams,
+    antisymmetric_rnn,
+    lipschitz_rnn,
+)
+from rnnjax.cells.unitary import UnitaryParams, unitary
 from rnnjax.cells.update_gate import (
     IntersectionRNNParams,
     UGRNNParams,
@@ -62,11 +79,17 @@ from rnnjax.cells.xlstm import (
 )
 
 __all__ = [
+    "AntisymmetricParams",
     "CfCParams",
+    "ClockworkCarry",
+    "ClockworkParams",
+    "CoRNNCarry",
+    "CoRNNParams",
     "ComplexCarry",
     "ConvGRUParams",
     "ConvLSTMParams",
     "DeltaNetParams",
+    "EchoStateParams",
     "ElmanParams",
     "FullLSTMNorm",
     "FullLSTMParams",
@@ -77,6 +100,8 @@ __all__ = [
     "GroupedLSTMParams",
     "IndependentParams",
     "IntersectionRNNParams",
+    "LEMCarry",
+    "LEMParams",
     "LRUParams",
     "LSTMCarry",
     "LSTMParams",
@@ -84,6 +109,7 @@ __all__ = [
     "LayerNormElmanParams",
     "LayerNormGRUParams",
     "LeakyParams",
+    "LipschitzParams",
     "LowRankParams",
     "MGUParams",
     "MLSTMCarry",
@@ -100,11 +126,16 @@ __all__ = [
     "SelectiveSSMParams",
     "Synapses",
     "UGRNNParams",
+    "UnitaryParams",
+    "antisymmetric_rnn",
     "cfc",
+    "clockwork",
     "conv_gru",
     "conv_lstm",
+    "cornn",
     "dale_rnn",
     "delta_net",
+    "echo_state",
     "elman",
     "full_lstm",
     "gated_delta_net",
@@ -119,6 +150,8 @@ __all__ = [
     "layer_norm_elman",
     "layer_norm_gru",
     "leaky_rnn",
+    "lem",
+    "lipschitz_rnn",
     "low_rank_rnn",
     "lru",
     "lstm",
@@ -137,4 +170,5 @@ __all__ = [
     "slstm",
     "sru",
     "ugrnn",
+    "unitary",
 ]

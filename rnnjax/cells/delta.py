@@ -91,7 +91,7 @@ def delta_net(
     keys = _check(input_size, hidden_size, key_size, heads)
 
     def init(key):
-        return DeltaNetParams(*_init(key, input_size, hidden_size, keys, heads))
+        return _init(key, input_size, hidden_size, keys, heads)
 
     def initial_carry(params):
         return _empty(params, hidden_size, keys, heads)
@@ -200,12 +200,10 @@ def _check(input_size, hidden_size, key_size, heads) -> int:
 
 
 def _init(key, input_size, hidden_size, keys, heads):
-    drawn = zip(
-        jax.random.split(checks.key(key), 4),
-        (keys, keys, hidden_size, heads),
-        strict=True,
-    )
-    return [glorot_uniform()(k, (input_size, size)) for k, size in drawn]
+    sizes = (keys, keys, hidden_size, heads)
+    drawn = zip(jax.random.split(checks.key(key), 4), sizes, strict=True)
+    draw = glorot_uniform()
+    return DeltaNetParams(*(draw(k, (input_size, size)) for k, size in drawn))
 
 
 def _empty(params, hidden_size, keys, heads):

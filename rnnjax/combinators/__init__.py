@@ -3,6 +3,7 @@
 from rnnjax.combinators.attending import AttentionCarry, AttentionParams, attention
 from rnnjax.combinators.blocks import griffin_block, residual_block
 from rnnjax.combinators.convolving import CausalConvParams, causal_conv
+from rnnjax.combinators.fitting import ridge_readout
 from rnnjax.combinators.layers import (
     bidirectional,
     parallel,
@@ -60,6 +61,7 @@ __all__ = [
     "residual",
     "residual_block",
     "reverse",
+    "ridge_readout",
     "rms_norm",
     "skip_stack",
     "stack",
