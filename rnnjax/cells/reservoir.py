@@ -59,9 +59,9 @@ def echo_state(
     Raises:
       ValueError: for a share outside of (0, 1], and numbers that are not positive.
 
-    Reference: Jaeger 2001, The "echo state" approach to analysing and training
-    recurrent neural networks, doi:10.24406/publica-fhg-291111; leaky units: Jaeger,
-    Lukoševičius, Popovici, Siewert 2007, doi:10.1016/j.neunet.2007.04.016.
+    Reference: Jaeger, Lukoševičius, Popovici, Siewert 2007, Optimization and
+    applications of echo state networks with leaky-integrator neurons,
+    doi:10.1016/j.neunet.2007.04.016; without leak: Jaeger 2001, GMD report 148.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.echo_state(1, 50)

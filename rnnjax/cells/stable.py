@@ -47,8 +47,8 @@ def antisymmetric_rnn(
 
     The eigenvalues of A are imaginary but for the diffusion :math:`\gamma`, which pays
     for the error of the Euler step. Without ``gated`` z is 1. The carry is ``h: (h,)``,
-    zero at first, and the output is ``h`` too. The paper draws both W from a normal
-    distribution of variance one over their rows, and tunes it.
+    zero at first, and the output is ``h`` too. Both W start normal, with a variance of
+    one over their rows, which the paper tunes.
 
     Args:
       input_size: features of one input, ``x: (i,)``.
