@@ -1,6 +1,5 @@
 """Groups of units that run at different speeds."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -27,10 +26,10 @@ class ClockworkParams(NamedTuple):
 
 
 class ClockworkCarry(NamedTuple):
-    """The units ``h: (h,)`` and the ``time: ()``, an int32 modulo all the periods."""
+    """The units ``h`` and the steps ``wait`` until each moves, int32, both ``(h,)``."""
 
     h: Array
-    time: Array
+    wait: Array
 
 
 @constructor
@@ -53,7 +52,7 @@ def clockwork(
 
     where T are the units' periods, and a unit reads only units of its own and of slower
     groups. The first step is t = 0, at which all move. The carry is
-    ``ClockworkCarry(h, time)``, zero at first; the output is ``h: (h,)``. All weights
+    ``ClockworkCarry(h, wait)``, zero at first; the output is ``h: (h,)``. All weights
     are computed with at every step, whoever moves.
 
     Args:
@@ -67,8 +66,8 @@ def clockwork(
         params, see `recurrence`.
 
     Raises:
-      ValueError: for periods that do not grow, are too many to divide ``hidden_size``
-        or have no common multiple in an int32.
+      ValueError: for periods that do not grow, and a number of them that does not
+        divide ``hidden_size``.
 
     Reference: Koutník, Greff, Gomez, Schmidhuber 2014, A clockwork RNN,
     arXiv:1402.3511.
@@ -101,12 +100,6 @@ def clockwork(
             f"divides hidden_size={hidden_size}. Write hidden_size="
             f"{len(periods) * (hidden_size // len(periods) + 1)}."
         )
-    common = math.lcm(*periods)
-    if common > np.iinfo(np.int32).max:
-        raise ValueError(
-            f"periods is {periods}, with the common multiple {common}; expected one "
-            "that an int32 holds. Write powers of two."
-        )
     own = np.repeat(np.array(periods, np.int32), hidden_size // len(periods))
     # By rows the unit that is read, by columns the one that reads it.
     reads = own[:, None] >= own
@@ -117,18 +110,18 @@ def clockwork(
 
     def initial_carry(params):
         zero = jnp.zeros(hidden_size, params.w_hh.dtype)
-        return ClockworkCarry(zero, jnp.zeros((), jnp.int32))
+        return ClockworkCarry(zero, jnp.zeros(hidden_size, jnp.int32))
 
     def project(params, x):
         return x @ params.w_ih + params.b
 
     def step(params, carry, z):
-        h, time = carry
+        h, wait = carry
         n = activation(z + h @ jnp.where(reads, params.w_hh, 0))
-        s = time % own == 0
+        s = wait == 0
         h = jnp.where(s, n, h)
         observe(s=s, n=n, h=h)
-        return ClockworkCarry(h, (time + 1) % common), h
+        return ClockworkCarry(h, jnp.where(s, own, wait) - 1), h
 
     return recurrence(
         init, initial_carry, project, step, (input_size,), traversal, carry_dtype
