@@ -13,8 +13,8 @@ from rnnjax import checks
 class ComplexCarry(NamedTuple):
     """The real and the imaginary parts of complex units, ``re`` and ``im``.
 
-    Two real arrays: a carry is of floating dtype, in bfloat16 too, and half of a pair
-    of arrays is not copied to read the other.
+    They are two real arrays, so that the carry has the dtype of the params, bfloat16
+    included.
     """
 
     re: Array

@@ -174,8 +174,9 @@ def mlstm(
         h_t &= o \odot C_t q / \max(\lvert n_t^T q \rvert, e^{-m_t})
 
     for each head of :math:`d = h / heads` features. Gates see the input alone. m keeps
-    C and n in range and changes nothing else: C and n with it are linear in the carry,
-    and m is a sum and a maximum, so that prefix scans can walk them. The carry is
+    C and n in range and changes nothing else. It is the maximum of a sum and an input,
+    and with m known C and n are linear in the carry, so that prefix scans can walk
+    them, m first. The carry is
     ``MLSTMCarry(c, n, m)``, zero at first; the output is ``h: (h,)``. The forget gate's
     biases start evenly between 3 and 6. Normalisation, convolution and gate of the
     paper's block are around the cell, see `residual_block`.
