@@ -33,7 +33,7 @@ examples call names in `rnnjax`.
 """
 
 COMBINED = """
-## Cells made of cells, and cells without a memory
+## Cells made of cells, and cells without a recurrence
 
 | cell | what it is | carry of the example | example |
 |---|---|---|---|

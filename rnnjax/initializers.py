@@ -4,11 +4,17 @@ A cell draws its own parameters; to draw some of them differently, replace them:
 ``params._replace(w_hh=identity()(key, params.w_hh.shape))``.
 """
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import Initializer
 
 from rnnjax import checks
+
+_Complexes = np.ndarray[Any, np.dtype[np.complexfloating]]
 
 
 def per_gate(initializer: Initializer, gates: int) -> Initializer:
@@ -176,3 +182,88 @@ def unitary() -> Initializer:
         return jnp.concatenate([top, bottom]).astype(dtype)
 
     return init
+
+
+def ring(
+    min_radius: float = 0.0, max_radius: float = 1.0, max_phase: float = 2 * math.pi
+) -> Initializer:
+    r"""Complex eigenvalues, uniform in a ring of the complex plane.
+
+    .. math:: \lambda = \exp(-\exp(\nu) + i \exp(\theta))
+
+    For ``eigenvalues: (2, h)`` of `lru`, rows :math:`\nu` and :math:`\theta`: whatever
+    training makes of them, :math:`\lvert\lambda\rvert < 1`.
+
+    Args:
+      min_radius: of the ring, 0 or more.
+      max_radius: of the ring, above ``min_radius`` and at most 1.
+      max_phase: the largest angle, in radians.
+
+    Raises:
+      ValueError: for radii that are not in order, a phase that is not positive, and,
+        from the initialiser, a shape that is not ``(2, h)``.
+
+    Reference: Orvieto et al. 2023, Resurrecting recurrent neural networks for long
+    sequences, arXiv:2303.06349, lemma 3.2.
+
+    >>> import jax, jax.numpy as jnp, rnnjax
+    >>> draw = rnnjax.initializers.ring(0.9, 0.99)
+    >>> nu, theta = draw(jax.random.key(0), (2, 100))
+    >>> radius = jnp.exp(-jnp.exp(nu))
+    >>> bool((radius > 0.899).all() and (radius < 0.991).all())
+    True
+    """
+    checks.not_negative("min_radius", min_radius, example=0.9)
+    checks.positive("max_phase", max_phase, example=6.28)
+    if not min_radius < checks.number("max_radius", max_radius, example=0.999) <= 1:
+        raise ValueError(
+            f"max_radius is {max_radius!r}; expected more than min_radius="
+            f"{min_radius!r} and at most 1, beyond which states explode. Write "
+            "min_radius=0.9, max_radius=0.999."
+        )
+
+    def init(key, shape, dtype=None, out_sharding=None):
+        del out_sharding
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        if len(shape) != 2 or shape[0] != 2:
+            raise ValueError(
+                f"shape is {shape}; expected (2, h), the logarithms of the decay and "
+                "of the phase of h eigenvalues. Write params.eigenvalues.shape."
+            )
+        # No zeros, whose logarithm is infinite, and no half precision, in which the
+        # largest of them would be 1.
+        wide = jnp.result_type(float)
+        uniform = jax.random.uniform(key, shape, wide, minval=jnp.finfo(wide).tiny)
+        squares = min_radius**2 + uniform[0] * (max_radius**2 - min_radius**2)
+        nu = jnp.log(-0.5 * jnp.log(squares))
+        return jnp.stack([nu, jnp.log(max_phase * uniform[1])]).astype(dtype)
+
+    return init
+
+
+def hippo(size: int) -> tuple[_Complexes, _Complexes]:
+    r"""The normal part of the HiPPO-LegS matrix: its eigenvalues and eigenvectors.
+
+    .. math::
+
+        A_{nk} = -\sqrt{(n + \tfrac12)(k + \tfrac12)} \; (n > k), \quad
+        -\tfrac12 \; (n = k), \quad \sqrt{(n + \tfrac12)(k + \tfrac12)} \; (n < k)
+
+    They come in conjugate pairs, of which ``size`` have a positive imaginary part:
+    ``eigenvalues: (size,)``, from slow to fast, and ``eigenvectors: (2 size, size)``,
+    one in each column, complex NumPy arrays both. `s4d` and `s5` start from them.
+
+    Reference: Gu, Goel, Ré 2022, Efficiently modeling long sequences with structured
+    state spaces, arXiv:2111.00396, theorem 1.
+
+    >>> import rnnjax
+    >>> eigenvalues, eigenvectors = rnnjax.initializers.hippo(4)
+    >>> eigenvalues.real.round(6).tolist(), eigenvectors.shape
+    ([-0.5, -0.5, -0.5, -0.5], (8, 4))
+    """
+    checks.size("size", size)
+    root = np.sqrt(np.arange(2 * size) + 0.5)
+    skew = np.triu(np.outer(root, root), 1)
+    # The matrix is -1/2 plus this skew-symmetric one, which i makes Hermitian.
+    frequencies, vectors = np.linalg.eigh(-1j * (skew - skew.T))
+    return -0.5 + 1j * frequencies[size:], vectors[:, size:]

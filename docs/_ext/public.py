@@ -15,6 +15,8 @@ INTERNAL = {
     "rnnjax.analysis.diagram",
     "rnnjax.analysis.harvest",
     "rnnjax.analysis.opening",
+    "rnnjax.cells.heads",
+    "rnnjax.cells.prepared",
     "rnnjax.checks",
     "rnnjax.combinators.alignment",
     "rnnjax.combinators.features",

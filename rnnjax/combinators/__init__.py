@@ -1,6 +1,9 @@
 """Cells made of cells, and cells without a memory. All of them are a `Cell`."""
 
 from rnnjax.combinators.attending import AttentionCarry, AttentionParams, attention
+from rnnjax.combinators.blocks import griffin_block, residual_block
+from rnnjax.combinators.convolving import CausalConvParams, causal_conv
+from rnnjax.combinators.fitting import ridge_readout
 from rnnjax.combinators.layers import (
     bidirectional,
     parallel,
@@ -16,6 +19,7 @@ from rnnjax.combinators.memoryless import (
     time_distributed,
 )
 from rnnjax.combinators.noise import drop_connect, dropout, with_dropout, zoneout
+from rnnjax.combinators.normalizing import LayerNormParams, layer_norm, rms_norm
 from rnnjax.combinators.shortcuts import HighwayParams, highway, residual
 from rnnjax.combinators.starting import (
     InitialCarryParams,
@@ -34,23 +38,31 @@ __all__ = [
     "AttentionParams",
     "AttentionWindowCarry",
     "AttentionWindowParams",
+    "CausalConvParams",
     "DenseParams",
     "HighwayParams",
     "InitialCarryParams",
+    "LayerNormParams",
     "LearnedCarryParams",
     "attention",
     "attention_window",
     "bidirectional",
+    "causal_conv",
     "dense",
     "drop_connect",
     "dropout",
     "embedding",
+    "griffin_block",
     "highway",
+    "layer_norm",
     "learned_carry",
     "parallel",
     "pointwise",
     "residual",
+    "residual_block",
     "reverse",
+    "ridge_readout",
+    "rms_norm",
     "skip_stack",
     "stack",
     "time_distributed",

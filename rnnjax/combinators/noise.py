@@ -115,9 +115,11 @@ def with_dropout(
     def state_masks(key, carry, time):
         rates = _rates("state", state, carry)
         if isinstance(state, int | float):
-            rates = jax.tree_util.tree_map_with_path(
-                lambda path, rate: 0.0 if _field(path) == "c" else rate, rates
-            )
+
+            def kept(path, rate, a):
+                return 0.0 if _field(path) == "c" or not _floating(a) else rate
+
+            rates = jax.tree_util.tree_map_with_path(kept, rates, carry)
 
         def ones(a):
             return jnp.ones((time, *jnp.shape(a)), a.dtype)

@@ -115,12 +115,32 @@ def of_grid_lstm(t):
     return found, jnp.stack([t["f"] * before + t["i"] * t["g"], h, h_up, last])
 
 
+def of_rg_lru(t):
+    before, h = states(t, "h")
+    x = jnp.linspace(-1, 1, 2)
+    return h, t["a"] * before + jnp.sqrt(1 - t["a"] ** 2) * t["i"] * x
+
+
+def of_slstm(t):
+    before, c = states(t, "c")
+    found = jnp.stack([c, t["h"]])
+    return found, jnp.stack([t["f"] * before + t["i"] * t["z"], t["o"] * c / t["n"]])
+
+
+def of_gated_linear_attention(t):
+    before, s = states(t, "S")
+    return s, t["a"][..., None] * before + t["k"][..., None] * t["v"][..., None, :]
+
+
 EQUATIONS = [
     (rnnjax.min_gru(2, 3), of_min_gru),
     (rnnjax.min_lstm(2, 3), of_min_lstm),
     (rnnjax.sru(2, 3), of_sru),
     (rnnjax.intersection_rnn(2), of_intersection_rnn),
     (rnnjax.cfc(2, 3, backbone_size=4), of_cfc),
+    (rnnjax.rg_lru(2), of_rg_lru),
+    (rnnjax.slstm(2, 3), of_slstm),
+    (rnnjax.gated_linear_attention(2, 4, heads=2), of_gated_linear_attention),
     (rnnjax.grid_lstm(2, 3, layers=2), of_grid_lstm),
 ]
 

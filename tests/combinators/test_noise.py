@@ -137,6 +137,12 @@ def test_dropout_of_state_is_that_of_a_loop_by_hand():
     assert not (h == x).all()
 
 
+def test_a_clock_among_the_states_goes_on_whatever_is_dropped():
+    inner = rnnjax.clockwork(INPUT, 4, periods=(1, 5))
+    for cell in (rnnjax.with_dropout(inner, state=0.9), rnnjax.zoneout(inner, 0.9)):
+        np.testing.assert_array_equal(run(cell)[0].wait, [0, 0, -TIME % 5, -TIME % 5])
+
+
 @pytest.mark.parametrize("with_key", [True, False])
 def test_zoneout_of_one_freezes_and_of_zero_does_nothing(with_key):
     key = jax.random.key(2) if with_key else None

@@ -10,9 +10,12 @@ import pytest
 import rnnjax
 from rnnjax.combinators import (
     attending,
+    blocks,
+    convolving,
     layers,
     memoryless,
     noise,
+    normalizing,
     shortcuts,
     starting,
     windows,
@@ -26,6 +29,7 @@ RIGHT = {
     | {"memory_shape": (6, 4), "monotonic": "soft"},
     "attention_window": {"cell": CELL, "input_size": 4, "size": 4, "length": 3},
     "bidirectional": {"forward": CELL},
+    "causal_conv": {"size": 4, "width": 3},
     "conv_gru": {"input_shape": (5, 5, 2), "features": 3},
     "conv_lstm": {"input_shape": (5, 5, 2), "features": 3},
     "dense": {"input_size": 4, "output_size": 2},
@@ -34,14 +38,21 @@ RIGHT = {
     "embedding": {"vocabulary_size": 7, "embedding_size": 4},
     "glstm": {"input_size": 4, "hidden_size": 4, "groups": 2},
     "grid_lstm": {"input_size": 4, "hidden_size": 4, "layers": 2},
+    "griffin_block": {"cell": rnnjax.rg_lru(6), "size": 4, "inner_size": 6},
     "highway": {"cell": CELL, "input_size": 4},
     "intersection_rnn": {"size": 4},
+    "layer_norm": {"size": 4},
     "learned_carry": {"cell": CELL},
     "low_rank_rnn": {"input_size": 4, "hidden_size": 4, "rank": 2},
     "parallel": {"cells": (CELL,)},
     "pointwise": {"function": jnp.tanh},
     "residual": {"cell": CELL},
+    "residual_block": {"cell": CELL, "size": 4},
     "reverse": {"cell": CELL},
+    "rg_lru": {"size": 4},
+    "rms_norm": {"size": 4},
+    "s4d": {"input_size": 4, "state_size": 3},
+    "selective_ssm": {"size": 4},
     "skip_stack": {"cells": (CELL,)},
     "stack": {"cells": (CELL,)},
     "time_distributed": {"init": lambda key: (), "apply": lambda params, x: x},
@@ -62,7 +73,9 @@ WRONG = {
 # What looks wrong and has a meaning: None is then the default, or leaves something out.
 OPTIONAL = {"backward", "cell_clip", "projection_clip", "projection_size"} | {
     "layer_norm",
+    "key_size",
     "output_size",
+    "rank",
     "input_shape",
     "traversal",
     "carry_dtype",
@@ -71,8 +84,8 @@ OPTIONAL = {"backward", "cell_clip", "projection_clip", "projection_size"} | {
 
 
 def constructors():
-    modules = [rnnjax.cells, attending, layers, memoryless, noise, shortcuts]
-    modules += [starting, windows]
+    modules = [rnnjax.cells, attending, blocks, convolving, layers, memoryless]
+    modules += [noise, normalizing, shortcuts, starting, windows]
     for module in modules:
         for name, made in vars(module).items():
             if name.startswith("_") or not hasattr(made, "__wrapped__"):
