@@ -37,6 +37,11 @@ def pytest_addoption(parser):
         help="what the sample is drawn with: the date of today if left out",
     )
     parser.addoption(
+        "--every-size",
+        action="store_true",
+        help="compile the TPU's kernels at every size; without it, at a few",
+    )
+    parser.addoption(
         "--kills",
         type=int,
         default=2,
