@@ -203,8 +203,9 @@ _ROWS = (LSTM,), (GRU, GRU_BEFORE), (ELMAN_TANH, ELMAN_RELU)
 
 def _tpu_limits(*cells: Equations) -> str:
     """Up to how many units the kernels of a row hold their weights on the chip."""
+    vmem = pallas_tpu.capacity()
     wide, narrow = (
-        min(pallas_tpu.most_units(cell, dtype) for cell in cells)
+        min(pallas_tpu.most_units(cell, dtype, vmem) for cell in cells)
         for dtype in (jnp.float32, jnp.bfloat16)
     )
     return (

@@ -128,6 +128,11 @@ def _needed(cell: Equations, sizes: _Sizes, block: int) -> int:
     return weights + blocks + carries + flags + values
 
 
+def _fits(cell: Equations, sizes: _Sizes, block: int, vmem: int) -> bool:
+    # Something is left for what the compiler needs, and for other programs.
+    return _needed(cell, sizes, block) <= vmem * 7 // 8
+
+
 def block_of(
     cell: Equations, batch: int, time: int, hidden_size: int, dtype: Any
 ) -> int:
@@ -145,19 +150,19 @@ def block_of(
     # Long blocks save little, and what they take is lost to the rest of the program.
     while block > 1 and _needed(cell, sizes, block) > capacity() // 2:
         block = 1 << (block - 1).bit_length() - 1
-    return block if _needed(cell, sizes, block) <= capacity() * 7 // 8 else 0
+    return block if _fits(cell, sizes, block, capacity()) else 0
 
 
-def most_units(cell: Equations, dtype: Any) -> int:
+def most_units(cell: Equations, dtype: Any, vmem: int) -> int:
     """The largest hidden size that has a kernel, whatever the batch and the time.
 
     >>> import jax.numpy as jnp
     >>> from rnnjax.kernels import equations, pallas_tpu
-    >>> pallas_tpu.most_units(equations.LSTM, jnp.float32)
+    >>> pallas_tpu.most_units(equations.LSTM, jnp.float32, pallas_tpu.VMEM)
     1280
     """
     units = LANES
-    while block_of(cell, ROWS, 1, units, dtype):
+    while _fits(cell, _Sizes(ROWS, 1, units, dtype), 1, vmem):
         units += LANES
     return units - LANES
 

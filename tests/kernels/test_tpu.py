@@ -177,7 +177,7 @@ def test_status_says_what_fits_on_a_tpu(monkeypatch):
     monkeypatch.setattr(pallas_tpu, "capacity", lambda: 2**24)
     status = kernels.status()
     assert {lowering.name for lowering in status[1:]} == {"pallas"}
-    most = pallas_tpu.most_units(equations.LSTM, jnp.float32)
+    most = pallas_tpu.most_units(equations.LSTM, jnp.float32, 2**24)
     assert f"with more than {most} units" in status.lstm.reason
     fitting, beyond = (
         pallas_tpu.block_of(equations.LSTM, 1000, 50, units, jnp.float32)
