@@ -37,9 +37,10 @@ def pytest_addoption(parser):
         help="what the sample is drawn with: the date of today if left out",
     )
     parser.addoption(
-        "--every-size",
+        "--whole-tpu",
         action="store_true",
-        help="compile the TPU's kernels at every size; without it, at a few",
+        help="the TPU's kernels at every size, and under the contract; without it, at "
+        "a few sizes",
     )
     parser.addoption(
         "--kills",

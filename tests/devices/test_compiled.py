@@ -164,10 +164,13 @@ SAMPLE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "units", "dtype"), SIZES)
-def test_a_tpus_kernels_at_every_size(request, name, units, dtype):
-    if not request.config.option.every_size and (name, units, dtype) not in SAMPLE:
-        pytest.skip("compiled with --every-size")
+def pytest_generate_tests(metafunc):
+    if "units" in metafunc.fixturenames:
+        sizes = SIZES if metafunc.config.option.whole_tpu else SAMPLE
+        metafunc.parametrize(("name", "units", "dtype"), sizes)
+
+
+def test_a_tpus_kernels_at_every_size(name, units, dtype):
     size = Size(batch=200, time=50, input_size=128, hidden_size=units)
     program = ahead_of_time.gradient(ahead_of_time.cells(size)[name], size)
     params, xs = jax.tree.map(

@@ -15,7 +15,7 @@ import rnnjax
 from rnnjax import kernels, scan
 from rnnjax.kernels import equations, pallas_tpu, reference
 
-from .test_primitives import draw, grad_of_vmap, problem
+from .test_primitives import BUILD, draw, grad_of_vmap, problem
 
 pytestmark = pytest.mark.float32
 
@@ -36,10 +36,14 @@ INTERPRETED = equations.Program(
 )
 
 
-def interpreted(project, step, params, carry, xs, *, mask=None, reset=None):
-    """The traversal of an LSTM whose kernels are interpreted."""
-    cell = equations.LSTM._replace(program=INTERPRETED)
-    return kernels._traverse(cell, project, step, params, carry, xs, mask, reset)
+def interpreted(name):
+    """The traversal of a cell whose kernels are interpreted."""
+    cell = EQUATIONS[name]._replace(program=INTERPRETED)
+
+    def traversal(project, step, params, carry, xs, *, mask=None, reset=None):
+        return kernels._traverse(cell, project, step, params, carry, xs, mask, reset)
+
+    return traversal
 
 
 def operands(cell, batch, time, inputs, hidden, dtype, *, masked=True, reset):
@@ -126,9 +130,22 @@ def test_the_kernels_are_a_cells_under_transformations():
         jax.jit(functools.partial(grad_of_vmap, rnnjax.lstm(3, 5, traversal=walk)))(
             args, mask, where
         )
-        for walk in (interpreted, scan.fused)
+        for walk in (interpreted("lstm"), scan.fused)
     )
     assert_close(jax.tree.leaves(got), jax.tree.leaves(want))
+
+
+def pytest_generate_tests(metafunc):
+    if "cell_under_contract" in metafunc.fixturenames:
+        # A minute for each.
+        names = BUILD if metafunc.config.option.whole_tpu else []
+        metafunc.parametrize("cell_under_contract", names)
+
+
+def test_the_contract_holds(cell_under_contract):
+    name = cell_under_contract
+    cell = BUILD[name][0](3, 5, traversal=interpreted(name))
+    rnnjax.testing.check_cell(cell, draw(1, (3,)))
 
 
 @pytest.mark.parametrize(
