@@ -164,7 +164,10 @@ def compiled(
         program.function, out_shardings=tuple(map(sharding, program.results_split))
     )
     given = map(placed, program.arguments, program.split)
-    return run.trace(*given).lower().compile(options)
+    # Kernels ask which chip a program is for, and JAX runs on a CPU.
+    with jax.sharding.use_abstract_mesh(topologies.abstract(mesh)):
+        lowered = run.trace(*given).lower()
+    return lowered.compile(options)
 
 
 class Figures(NamedTuple):

@@ -28,6 +28,7 @@ _COLLECTIVES = (
     "collective-broadcast",
 )
 _LIBRARY = 'custom_call_target="__cublas'
+_PALLAS = 'custom_call_target="tpu_custom_call"'
 _COPIES = ("copy", "copy-start", "transpose")
 
 
@@ -163,6 +164,15 @@ def collectives(program: Program) -> list[tuple[str, tuple[Shape, ...]]]:
         (name, at.shapes)
         for at in everything(program)
         if (name := at.opcode.removesuffix("-done")) in _COLLECTIVES
+    ]
+
+
+def kernels(program: Program) -> list[Instruction]:
+    """The calls of kernels that were written in Pallas for a TPU."""
+    return [
+        at
+        for at in everything(program)
+        if at.opcode == "custom-call" and _PALLAS in at.attributes
     ]
 
 

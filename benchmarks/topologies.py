@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from jax.experimental import topologies
-from jax.sharding import Mesh
+from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 
 # What the compiler asks of a GPU, as the driver of an H100 with 80 GB (SXM) answers.
 _H100 = {
@@ -60,6 +60,21 @@ def mesh(platform: str, chips: int) -> Mesh:
     """
     make = {"tpu": _tpu, "cuda": _gpu}[platform]
     return Mesh(np.array(make(chips)), ("data",))
+
+
+def abstract(mesh: Mesh) -> AbstractMesh:
+    """A mesh without an axis that says what the chips of another mesh are.
+
+    >>> import jax
+    >>> from benchmarks import topologies
+    >>> cpus = jax.make_mesh((1,), ("data",))
+    >>> topologies.abstract(cpus).abstract_device.platform
+    'cpu'
+    """
+    chip = mesh.devices.flat[0]
+    cores = getattr(chip, "num_cores", None)
+    device = AbstractDevice(chip.device_kind, cores, platform=chip.platform)
+    return AbstractMesh((), (), abstract_device=device)
 
 
 def _tpu(chips: int) -> list[Any]:

@@ -183,8 +183,8 @@ def _lowering(cell: Cell, carry: Any, jaxpr: Any) -> str:
         return "all steps at once"
     if _binds(jaxpr, value_p):
         found = running()
-        native = found.name == "native"
-        return f"native kernel, {found.reason}" if native else "reference kernel"
+        why = f", {found.reason}" if found.name == "native" else ""
+        return f"{found.name} kernel{why}"
     walked = opening.walked(cell)
     given = scan.default
     if walked is not None and walked["traversal"] is not None:

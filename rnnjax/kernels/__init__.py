@@ -2,8 +2,8 @@
 
 `lstm`, `gru`, `gru_before`, `elman_tanh` and `elman_relu` are traversals like those of
 `rnnjax.scan` and agree with them, but know the cell's equations: a native kernel walks
-through time on a CPU, and the gradient of the weights is one product over all steps and
-examples. `status` tells what runs on this machine.
+through time on a CPU and a Pallas kernel on a TPU, and the gradient of the weights is
+one product over all steps and examples. `status` tells what runs on this machine.
 
 `lstm_cudnn`, `lstm_pallas` and `gru_pallas` are the same with another program on an
 NVIDIA GPU. Nobody has timed them, so no cell walks with one unless it is told to.

@@ -2,8 +2,9 @@
 
 On a CPU the value and the cotangent primitive are calls of the native library, where
 it is compiled. Everything else is the reference, which multiplies the inputs inside the
-loop on a CPU, where XLA fuses that with the gates, and in front of it elsewhere. A cell
-with a program of its own runs that on the program's platform.
+loop on a CPU, where XLA fuses that with the gates, and in front of it elsewhere. On a
+TPU they are Pallas kernels as long as the weights fit into the chip's vector memory. A
+cell with a program of its own runs that on the program's platform.
 """
 
 import functools
@@ -11,12 +12,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from rnnjax.kernels import cudnn, native, partitioning, reference
-from rnnjax.kernels.equations import Equations
+from rnnjax.kernels import cudnn, native, pallas_tpu, partitioning, reference
+from rnnjax.kernels.equations import (
+    ELMAN_RELU,
+    ELMAN_TANH,
+    GRU,
+    GRU_BEFORE,
+    LSTM,
+    Equations,
+)
 from rnnjax.kernels.primitives import (
     cotangent_p,
     linear_weights,
@@ -84,6 +93,28 @@ def _lowered(fun: Callable) -> mlir.LoweringRule:
     return mlir.lower_fun(fun, multiple_results=True)
 
 
+def _on_tpu(
+    kernel: Callable[..., Sequence[Array]],
+    otherwise: mlir.LoweringRule,
+    weights: Callable[[Equations], range],
+) -> mlir.LoweringRule:
+    """The kernel, divided over several devices where that is possible.
+
+    A program that `jax.export` makes gets the reference, as on a CPU: the chip that is
+    to run it, and what it can hold, are unknown.
+    """
+
+    def rule(ctx, *operands, cell, **params):
+        fun = functools.partial(kernel, cell=cell, **params)
+        if not partitioning.whole_call(ctx):
+            fun = partitioning.divided(fun, ctx, weights(cell))
+        if fun is None or ctx.module_context.lowering_parameters.for_export:
+            return otherwise(ctx, *operands, cell=cell, **params)
+        return _lowered(fun)(ctx, *operands)
+
+    return rule
+
+
 _VALUE = _lowered(functools.partial(reference.value, hoist=True))
 _COTANGENT = _lowered(reference.cotangent)
 
@@ -99,12 +130,14 @@ _register(
         _divided_value,
     ),
     cuda=_VALUE,
+    tpu=_on_tpu(pallas_tpu.value, _VALUE, value_weights),
 )
 _register(
     cotangent_p,
     "cotangent",
     cpu=native.lowering(_native_cotangent, reference.cotangent, _divided_cotangent),
     cuda=_COTANGENT,
+    tpu=_on_tpu(pallas_tpu.cotangent, _COTANGENT, linear_weights),
 )
 
 
@@ -141,6 +174,8 @@ def running() -> Lowering:
     if platform == "cpu":
         name = "native" if native.available() else "reference"
         return Lowering(name, native.reason())
+    if platform == "tpu":
+        return Lowering("pallas", "untimed")
     return Lowering("reference", f"there is no kernel for {platform}")
 
 
@@ -155,8 +190,28 @@ def status() -> Status:
     elman  native     avx512
     """
     platform, (name, reason) = jax.default_backend(), running()
-    reasons = _gpu_options(reason) if platform == "gpu" else [reason] * 3
+    reasons = [reason] * 3
+    if platform == "gpu":
+        reasons = _gpu_options(reason)
+    elif platform == "tpu":
+        reasons = [_tpu_limits(*cells) for cells in _ROWS]
     return Status(platform, *(Lowering(name, reason) for reason in reasons))
+
+
+_ROWS = (LSTM,), (GRU, GRU_BEFORE), (ELMAN_TANH, ELMAN_RELU)
+
+
+def _tpu_limits(*cells: Equations) -> str:
+    """Up to how many units the kernels of a row hold their weights on the chip."""
+    vmem = pallas_tpu.capacity()
+    wide, narrow = (
+        min(pallas_tpu.most_units(cell, dtype, vmem) for cell in cells)
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    return (
+        f"untimed; with more than {wide:,} units ({narrow:,} in bfloat16) the weights "
+        "do not fit into the chip's vector memory, and the scan walks"
+    )
 
 
 def _gpu_options(otherwise: str) -> list[str]:

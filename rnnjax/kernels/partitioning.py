@@ -10,12 +10,16 @@ XLA divides the leading axes of all operands that have so many. Rows therefore g
 more axes of one element, ``(b, 1, 1, ...)``, and weights, of two axes, stay whole.
 """
 
+import itertools
 import math
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, cast
 
 import jax
+from jax import Array
 from jax.interpreters import mlir
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
 _BATCH_AXES = 3  # more than weights have
 
@@ -34,6 +38,71 @@ def devices(ctx: mlir.LoweringRuleContext) -> int:
         return context.num_devices
     sizes = context.mesh.shape.items()
     return math.prod(n for name, n in sizes if name not in context.manual_axes)
+
+
+def whole_call(ctx: mlir.LoweringRuleContext) -> bool:
+    """Whether a call that XLA cannot divide may stand in what is lowered here.
+
+    It may on one device, which inside `jax.shard_map` is one that the map leaves
+    nothing to divide for.
+
+    >>> from rnnjax.kernels import partitioning
+    >>> def rule(ctx, x):  # for jax.interpreters.mlir.register_lowering
+    ...     return call(ctx, x) if partitioning.whole_call(ctx) else plain(ctx, x)
+    """
+    context = ctx.module_context.axis_context
+    if isinstance(context, mlir.ShardingContext):
+        return context.num_devices == 1
+    return set(context.manual_axes) == set(context.mesh.axis_names)
+
+
+def divided(
+    fun: Callable[..., Sequence[Array]],
+    ctx: mlir.LoweringRuleContext,
+    whole: Collection[int],
+) -> Callable[..., Sequence[Array]] | None:
+    """A function of arrays that each device runs for its rows; None if it cannot.
+
+    That a target is batch partitionable can be said of a library's own calls alone, and
+    the compiler for TPUs asks no `jax.experimental.custom_partitioning`. So this says
+    where the rows are to be. Types with explicit axes say it. Otherwise it is over all
+    devices, in the order that the program has them.
+
+    Args:
+      fun: of the operands.
+      ctx: of the lowering rule that calls this.
+      whole: the places of operands that have no batch.
+
+    >>> from jax.interpreters import mlir
+    >>> from rnnjax.kernels import partitioning
+    >>> def rule(ctx, *operands):  # for jax.interpreters.mlir.register_lowering
+    ...     run = partitioning.divided(lambda x, w: [x @ w], ctx, [1])
+    ...     return mlir.lower_fun(run, multiple_results=True)(ctx, *operands)
+    """
+    if not isinstance(ctx.module_context.axis_context, mlir.ShardingContext):
+        return None  # in a `jax.shard_map` that is manual over a part of the mesh
+    count, first = devices(ctx), cast("Any", ctx.avals_in[0])
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        mesh = AbstractMesh((count,), ("rows",), axis_types=(AxisType.Auto,))
+    typed = AxisType.Explicit in mesh.axis_types
+    rows = first.sharding.spec[0] if typed else mesh.axis_names
+    if mesh.size != count or (not typed and first.shape[0] % count):
+        return None
+
+    def spec(i: int, a: Any) -> P:
+        return P(rows) if a.ndim > 1 and i not in whole else P()
+
+    def run(*operands: Array) -> Sequence[Array]:
+        with jax.sharding.use_abstract_mesh(mesh):
+            return jax.shard_map(
+                fun,
+                in_specs=tuple(itertools.starmap(spec, enumerate(ctx.avals_in))),
+                out_specs=[spec(-1, a) for a in ctx.avals_out],
+                check_vma=False,
+            )(*operands)
+
+    return run
 
 
 def call_rows(

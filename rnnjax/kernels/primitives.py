@@ -28,7 +28,7 @@ from jax.interpreters import partial_eval as pe
 from jax.sharding import NamedSharding
 
 from rnnjax import meshes
-from rnnjax.kernels import reference
+from rnnjax.kernels import reference, steps
 from rnnjax.kernels.equations import Equations
 from rnnjax.kernels.products import compiled, product_p
 from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
@@ -145,7 +145,7 @@ def _hidden_product(cell: Equations, saved: Array) -> Callable[[Array, Array], A
     """``(h, w_hh) -> u`` for the rows of all steps, as they were."""
 
     def multiply(h, w_hh):
-        plain, gated = reference.cut(cell, w_hh)
+        plain, gated = steps.cut(cell, w_hh)
         r = saved.reshape(len(h), saved.shape[-1])[:, : h.shape[1]]
         u = product_p.bind(h, plain), product_p.bind(r * h, gated)
         return jnp.concatenate(u, axis=1)

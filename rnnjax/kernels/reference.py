@@ -13,6 +13,16 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from rnnjax.kernels.equations import Arrays, Equations
+from rnnjax.kernels.steps import (
+    advance,
+    apart,
+    cut,
+    pull,
+    recur,
+    retreat,
+    together,
+    zeros,
+)
 
 
 class ValueOperands(NamedTuple):
@@ -78,16 +88,6 @@ def name_tangents(cell: Equations, operands: Sequence[Any]) -> Tangents:
     return Tangents(*map(tuple, apart))
 
 
-def apart(a: Any, count: int) -> Arrays:
-    """Blocks of columns, or of saved values, as one array each."""
-    return tuple(jnp.split(a, count, axis=-1))
-
-
-def together(arrays: Arrays) -> Array:
-    """The opposite of `apart`."""
-    return jnp.concatenate(arrays, axis=-1)
-
-
 def value(
     *operands: Array, cell: Equations, residuals: bool, hoist: bool = False
 ) -> list[Array]:
@@ -102,50 +102,24 @@ def value(
 
     def step(before, z):
         a = apart(z if hoist else project(z), cell.columns)
-        u = _multiply(cell, a, before[-1], at.w_hh)
+        u = recur(cell, jnp.matmul, weights, a, before[-1])
         if at.b_hn is not None:
             u = (*u[:-1], u[-1] + at.b_hn)
         saved, after = cell.activate(a, u, before)
         return after, (together(saved), *before) if residuals else ()
 
+    weights = cut(cell, at.w_hh)
     zs = project(at.xs) if hoist else at.xs
     last, ys, found = _walk(step, at.carry, zs, at.mask, at.reset, at.reset_carry)
     return [ys, *last, *found]
 
 
-def _multiply(cell: Equations, a: Arrays, h: Array, w_hh: Array) -> Arrays:
-    """The recurrent product, or both of them."""
-    if not cell.gated:
-        return apart(h @ w_hh, cell.columns)
-    plain, gated = cut(cell, w_hh)
-    u = apart(h @ plain, cell.columns - cell.gated)
-    r = jax.nn.sigmoid(a[0] + u[0])
-    return (*u, *apart((r * h) @ gated, cell.gated))
-
-
-def cut(cell: Equations, columns: Array) -> tuple[Array, Array]:
-    """The columns that multiply ``h``, and the gated ones."""
-    first = columns.shape[-1] // cell.columns * (cell.columns - cell.gated)
-    return columns[..., :first], columns[..., first:]
-
-
 def _pull(
     cell: Equations, saved: Array, previous: Arrays, w_hh: Array, d_carry: Arrays
-) -> tuple[Arrays, Arrays]:
-    """What reaches the pre-activations and the carry before a step, linearly."""
+) -> tuple[tuple[Arrays, ...], Arrays]:
+    transposed = tuple(w.T for w in cut(cell, w_hh))
     values = apart(saved, cell.saved)
-    d_a, d_u, d_before = cell.differentiate(values, previous, d_carry)
-    *d_others, d_h = d_before
-    if cell.gated:
-        plain, gated = cut(cell, w_hh)
-        r, h = values[0], previous[-1]
-        d_product = together(d_u[-cell.gated :]) @ gated.T
-        d_u = (d_u[0] + d_product * h * r * (1 - r), *d_u[1:])
-        d_h = d_h + d_product * r + together(d_u[: -cell.gated]) @ plain.T
-    else:
-        d_h = d_h + together(d_u) @ w_hh.T
-    parts = (d_u,) if cell.joined else (d_a, d_u)
-    return tuple(map(together, parts)), (*d_others, d_h)
+    return pull(cell, jnp.matmul, transposed, values, previous, d_carry)
 
 
 def tangent(*operands: Array, cell: Equations) -> list[Array]:
@@ -159,10 +133,11 @@ def tangent(*operands: Array, cell: Equations) -> list[Array]:
     def step(d_before, at):
         saved, previous, d_parts = at
 
-        def pull(d_carry):
+        def back(d_carry):
             return _pull(cell, saved, previous, known.w_hh, d_carry)
 
-        (d_after,) = jax.linear_transpose(pull, d_before)((d_parts, d_before))
+        d_columns = tuple(apart(d, cell.columns) for d in d_parts)
+        (d_after,) = jax.linear_transpose(back, d_before)((d_columns, d_before))
         return d_after, ()
 
     inputs = (known.saved, known.previous, d_preactivations)
@@ -173,26 +148,23 @@ def tangent(*operands: Array, cell: Equations) -> list[Array]:
 def cotangent(*operands: Array, cell: Equations) -> list[Array]:
     """The transpose of `tangent`: what reaches each of its linear operands."""
     known, (d_ys, *d_last) = split_residuals(cell, operands)
+    d_last = tuple(d_last)
     absent = known.reset.ndim == 1
-    nothing = tuple(map(jnp.zeros_like, d_last))
 
     def body(d, at):
         (d_after, d_restart), (valid, restart, saved, previous, d_y) = d, at
-        d_carry = (*d_after[:-1], d_after[-1] + d_y)
-        d_parts, d_before = _pull(cell, saved, previous, known.w_hh, d_carry)
-        if valid is not None:
-            d_parts = _select(valid, d_parts, tuple(map(jnp.zeros_like, d_parts)))
-            d_before = _select(valid, d_before, d_after)
-        if restart is not None:
-            restart = restart if valid is None else restart & valid
-            from_restart = _select(restart, d_before, nothing)
-            d_restart = tuple(map(jnp.add, d_restart, from_restart))
-            d_before = _select(restart, nothing, d_before)
-        return (d_before, d_restart), d_parts
+
+        def back(d_carry):
+            return _pull(cell, saved, previous, known.w_hh, d_carry)
+
+        d_before, d_restart, d_parts = retreat(
+            back, d_after, d_restart, d_y, valid, restart
+        )
+        return (d_before, d_restart), tuple(map(together, d_parts))
 
     flags = _beside_units(known.mask, known.reset)
     inputs = _swap((*flags, known.saved, known.previous, d_ys))
-    start = (tuple(d_last), () if absent else nothing)
+    start = (d_last, () if absent else zeros(d_last))
     (d_carry, d_restart), d_parts = lax.scan(body, start, inputs, reverse=True)
     if absent:
         d_restart = [jnp.zeros(0, d_ys.dtype)] * cell.carries
@@ -211,13 +183,9 @@ def _walk(
 
     def body(carry, at):
         valid, restart, at = at
-        before = carry if restart is None else _select(restart, reset_carry, carry)
-        after, residuals = step(before, at)
-        y = after[-1]
-        if valid is not None:
-            # A padded step does nothing at all: its reset does not count either.
-            after = _select(valid, after, carry)
-            y = jnp.where(valid, y, jnp.zeros_like(y))
+        after, y, residuals = advance(
+            lambda before: step(before, at), carry, valid, restart, reset_carry
+        )
         return after, (y, residuals)
 
     last, out = lax.scan(body, carry, _swap((*_beside_units(mask, reset), inputs)))
@@ -227,10 +195,6 @@ def _walk(
 
 def _beside_units(*flags: Array) -> list[Array | None]:
     return [None if flag.ndim == 1 else flag[..., None] for flag in flags]
-
-
-def _select(where: Array, one: Arrays, other: Arrays) -> Arrays:
-    return tuple(jnp.where(where, a, b) for a, b in zip(one, other, strict=True))
 
 
 def _swap(tree: Any) -> Any:

@@ -29,7 +29,7 @@ OPTIONS = {
     "xla_backend_optimization_level": 3,
     "xla_llvm_disable_expensive_passes": False,
 }
-# Forward and, with gradient, backward.
+# Forward and, with gradient, backward. On a TPU some are kernels, see below.
 LOOPS = {
     "lstm forward": 1,
     "lstm gradient": 2,
@@ -43,6 +43,17 @@ LOOPS = {
     "bidirectional forward": 2,
     "bidirectional gradient": 4,
     "epoch": 3,  # over batches, and the two of an LSTM
+}
+KERNELS = {
+    "lstm forward": 1,
+    "lstm gradient": 2,
+    "gru forward": 1,
+    "gru gradient": 2,
+    "elman forward": 1,
+    "elman gradient": 2,
+    "bidirectional forward": 2,
+    "bidirectional gradient": 4,
+    "epoch": 2,
 }
 # How much more the temporaries may take than theory needs. A GPU gets the arrays of all
 # steps twice, with batch and with time as the first axis, and a loop's copies of them.
@@ -101,13 +112,15 @@ def test_loops_exchanges_and_memory(platform, chips, name):
     mesh = topologies.mesh(platform, chips)
     program = dict(ahead_of_time.programs(SIZE, mesh))[name]
     read, taken = make(program, mesh)
-    assert len(hlo.loops(read)) == LOOPS[name]
+    kernels = KERNELS.get(name, 0) if platform == "tpu" else 0
+    assert len(hlo.kernels(read)) == kernels
+    assert len(hlo.loops(read)) == LOOPS[name] - kernels
 
     # In a loop over time are the products with the recurrent weights, and no other.
     # Those of the MGU are two.
-    in_time = hlo.innermost(read)
+    over_time = LOOPS[name] - kernels - (name == "epoch")
+    in_time = hlo.innermost(read) if over_time else []
     products = hlo.products(in_time)
-    over_time = LOOPS[name] - (name == "epoch")
     assert len(products) == over_time * (2 if name.startswith("mgu") else 1)
     assert of_no_example(products, SIZE.batch // chips) == []
 
@@ -134,6 +147,43 @@ def summed(name, program):
     # The GRU's second bias is that of its last column, and has the sums of all three.
     beside = 2 * SIZE.hidden_size if name.split()[0] in ("gru", "bidirectional") else 0
     return weights + beside + 1
+
+
+UNITS = (64, 128, 256, 512, 1024)
+SIZES = [
+    (name, units, dtype)
+    for name in ("lstm", "gru", "elman")
+    for units in UNITS
+    for dtype in ("float32", "bfloat16")
+]
+SAMPLE = [
+    ("lstm", 64, "float32"),
+    ("lstm", 1024, "float32"),
+    ("gru", 512, "bfloat16"),
+    ("elman", 256, "float32"),
+]
+
+
+def pytest_generate_tests(metafunc):
+    if "units" in metafunc.fixturenames:
+        sizes = SIZES if metafunc.config.option.whole_tpu else SAMPLE
+        metafunc.parametrize(("name", "units", "dtype"), sizes)
+
+
+def test_a_tpus_kernels_at_every_size(name, units, dtype):
+    size = Size(batch=200, time=50, input_size=128, hidden_size=units)
+    program = ahead_of_time.gradient(ahead_of_time.cells(size)[name], size)
+    params, xs = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, dtype), program.arguments
+    )
+    read, taken = make(
+        program._replace(arguments=(params, xs)), topologies.mesh("tpu", 1)
+    )
+    assert len(hlo.kernels(read)) == 2
+    assert hlo.loops(read) == []
+    # In the memory of a TPU units come in 128s.
+    padded = size._replace(hidden_size=max(units, 128))
+    assert taken <= MARGIN["tpu"] * theory(f"{name} gradient", padded, 1)
 
 
 @pytest.mark.parametrize("name", ["lstm gradient", "mgu gradient"])

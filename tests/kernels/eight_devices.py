@@ -9,14 +9,17 @@ import re
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.interpreters import mlir
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import rnnjax
 from rnnjax import kernels
+from rnnjax.kernels import equations, lowerings, pallas_tpu, primitives, reference
 
 from . import test_primitives as laws
 from .test_primitives import BUILD, HIDDEN, INPUT, TIME, make
+from .test_tpu import operands
 
 pytestmark = [
     pytest.mark.float32,
@@ -268,6 +271,31 @@ def test_sharded_params_are_gathered_and_rows_are_not(name, sizes, of_params):
     assert len(found["all-gather"]) == 2 * len(axes)  # each of two weights, once
     assert not re.search(rf"\b{TIME}\b", str(found))
     laws.assert_close(program(*placed), laws.grad_of_vmap(cell, args, mask, where)[0])
+
+
+@pytest.mark.parametrize("batch", [BATCH, 6])
+def test_a_kernel_written_in_jax_runs_for_the_rows_of_each_device(batch):
+    """As on TPUs, here interpreted; rows that do not divide have the reference."""
+    cell, walk = equations.LSTM, primitives.make_primitive("walk")
+    walk.def_abstract_eval(primitives._value_shapes)
+    kernel = functools.partial(pallas_tpu.value, interpret=True)
+    rule = lowerings._on_tpu(kernel, lowerings._VALUE, primitives.value_weights)
+    mlir.register_lowering(walk, rule, platform="cpu")
+
+    args = operands(cell, batch, TIME, INPUT, HIDDEN, jnp.float32, reset=True)
+    rows = P("data") if batch == BATCH else P()
+    whole = primitives.value_weights(cell)
+    placed = [
+        jax.device_put(a, NamedSharding(mesh_of(DEVICES), P() if i in whole else rows))
+        for i, a in enumerate(args)
+    ]
+    run = functools.partial(walk.bind, cell=cell, residuals=True)
+    with jax.default_matmul_precision("float32"):
+        program, text = compiled(run, *placed)
+    laws.assert_close(
+        program(*placed), reference.value(*args, cell=cell, residuals=True)
+    )
+    assert collectives(text) == {}
 
 
 def test_the_partitioner_before_shardy():
