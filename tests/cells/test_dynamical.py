@@ -78,7 +78,7 @@ def clockwork(p, carry, x):
     n = np.tanh(x @ p.w_ih + h @ p.w_hh + p.b)
     slow = np.tanh(x @ p.w_ih[:, 2:] + h[2:] @ p.w_hh[2:, 2:] + p.b[2:])
     h = np.concatenate([n[:2], h[2:] if time % 3 else slow])
-    return (h, np.int32([0, 0, *[-(time + 1) % 3] * 2])), h
+    return (h, np.array([0, 0, *[-(time + 1) % 3] * 2], np.int32)), h
 
 
 def echo_state(p, h, x):
