@@ -54,6 +54,7 @@ HloModule jit_step, is_scheduled=true, entry_computation_layout={(f32[8,4]{1,0})
 ENTRY %main.1 (xs: f32[8,4]) -> f32[] {
   %xs = f32[8,4]{1,0:T(8,128)} parameter(0), sharding={devices=[4,1]<=[4]}
   %while.1 = (s32[]{:T(128)}, bf16[8,4]{1,0}, /*index=2*/f32[5,8,4]{2,1,0}) while(%xs), condition=%condition.1, body=%body.1, backend_config={"known_trip_count":{"n":"5"}}
+  %walk.1 = f32[5,8,4]{2,1,0:T(8,128)} custom-call(%xs), custom_call_target="tpu_custom_call", operand_layout_constraints={f32[8,4]{1,0}}
   %start.1 = ((f32[4,16]{1,0}, f32[16]{0}), (f32[4,16]{1,0}, f32[16]{0})) all-reduce-start(%xs, %xs), channel_id=1, to_apply=%add.1
   %done.1 = (f32[4,16]{1,0}, f32[16]{0}) all-reduce-done(%start.1)
   ROOT %copy.2 = f32[]{:T(128)} copy(%done.1)
@@ -86,6 +87,10 @@ def test_exchanges_are_counted_once_with_all_that_they_combine():
 def test_products_are_found_in_fusions_and_in_calls_of_a_library():
     found = hlo.products(hlo.everything(hlo.read(TEXT)))
     assert sorted(found) == [Shape("bf16", (4, 16)), Shape("f32", (8, 16))]
+
+
+def test_kernels_are_no_other_calls():
+    assert [at.name for at in hlo.kernels(hlo.read(TEXT))] == ["walk.1"]
 
 
 @pytest.mark.parametrize(
