@@ -402,7 +402,7 @@ def _call(
 
     varying = jax.typeof(jax.tree.leaves(walked)[0]).manual_axis_type
     state = tpu.VMEM((rows, sizes.units), jnp.float32)
-    return pl.pallas_call(
+    run = pl.pallas_call(
         functools.partial(kernel, cell=cell, time=sizes.time, at=at),
         out_shape=jax.tree.map(shape, out),
         grid=(pl.cdiv(sizes.batch, rows), blocks),
@@ -419,7 +419,10 @@ def _call(
             vmem_limit_bytes=max(_needed(cell, sizes, block), LEAST),
         ),
         interpret=interpret,
-    )(shared, walked, tiled, flags)
+    )
+    # Mosaic has no integers of 64 bits, which plain numbers are under jax_enable_x64.
+    with jax.enable_x64(False):
+        return run(shared, walked, tiled, flags)
 
 
 def _shape(sizes: _Sizes, *axes: int, columns: int = 1) -> jax.ShapeDtypeStruct:

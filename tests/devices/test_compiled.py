@@ -186,6 +186,17 @@ def test_a_tpus_kernels_at_every_size(name, units, dtype):
     assert taken <= MARGIN["tpu"] * theory(f"{name} gradient", padded, 1)
 
 
+def test_a_tpus_kernels_where_integers_have_64_bits():
+    size = Size(batch=12, time=20, input_size=8, hidden_size=16)
+    with jax.enable_x64(True):
+        program = ahead_of_time.gradient(rnnjax.elman(*size[2:]), size)
+        params, xs = program.arguments
+        params = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, xs.dtype), params)
+        program = program._replace(arguments=(params, xs))
+        read, _ = make(program, topologies.mesh("tpu", 1))
+    assert len(hlo.kernels(read)) == 2
+
+
 @pytest.mark.parametrize("name", ["lstm gradient", "mgu gradient"])
 def test_memory_of_a_tpu_beyond_the_chip(name):
     mesh = topologies.mesh("tpu", 1)
