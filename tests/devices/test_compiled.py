@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import rnnjax
 from benchmarks import ahead_of_time, hlo, topologies
@@ -184,6 +185,44 @@ def test_a_tpus_kernels_at_every_size(name, units, dtype):
     # In the memory of a TPU units come in 128s.
     padded = size._replace(hidden_size=max(units, 128))
     assert taken <= MARGIN["tpu"] * theory(f"{name} gradient", padded, 1)
+
+
+def in_shard_map(gradient, mesh):
+    def of_part(params, xs):
+        params = jax.lax.pcast(params, "data", to="varying")
+        return jax.lax.pmean(gradient(params, xs), "data")
+
+    split = (PartitionSpec(), PartitionSpec("data"))
+    return jax.shard_map(of_part, mesh=mesh, in_specs=split, out_specs=PartitionSpec())
+
+
+@pytest.mark.parametrize(
+    ("way", "batch", "kernels"),
+    [("mesh", 16, 2), ("types", 16, 2), ("shard_map", 16, 2), ("mesh", 6, 0)],
+)
+def test_a_tpus_kernels_on_every_kind_of_mesh(way, batch, kernels):
+    """Rows that the chips do not divide are walked by the scan, whole or in parts."""
+    kind = AxisType.Explicit if way == "types" else AxisType.Auto
+    mesh = Mesh(topologies.mesh("tpu", 4).devices, ("data",), axis_types=(kind,))
+    size = Size(batch=batch, time=20, input_size=8, hidden_size=16)
+    program = ahead_of_time.gradient(rnnjax.elman(*size[2:]), size)
+    rows = PartitionSpec("data" if kernels else None)
+    shapes = [
+        jax.tree.map(
+            lambda a, at=at: jax.ShapeDtypeStruct(
+                a.shape, a.dtype, sharding=NamedSharding(mesh, at)
+            ),
+            tree,
+        )
+        for tree, at in zip(program.arguments, (PartitionSpec(), rows), strict=True)
+    ]
+    run = program.function
+    run = in_shard_map(run, mesh) if way == "shard_map" else run
+    with jax.set_mesh(mesh):
+        lowered = jax.jit(run).trace(*shapes).lower(lowering_platforms=("tpu",))
+        read = hlo.read(str(lowered.compile().as_text()))
+    assert len(hlo.kernels(read)) == kernels
+    assert {name for name, _ in hlo.collectives(read)} <= {"all-reduce"}
 
 
 def test_a_tpus_kernels_where_integers_have_64_bits():
