@@ -198,32 +198,34 @@ def copies(instructions: Iterable[Instruction], least: int) -> list[Instruction]
     ]
 
 
-def launched(program: Program, loop: Instruction) -> list[Instruction]:
-    """What a loop launches in every iteration, its condition aside.
+def body(loop: Instruction) -> str:
+    """The name of the computation that a loop repeats."""
+    name = re.search(r"\bbody=%?([\w.-]+)", loop.attributes)
+    assert name is not None
+    return name[1]
+
+
+def launched(program: Program, computation: str) -> list[Instruction]:
+    """What runs in a computation, itself and not what is in its loops.
 
     What is started and awaited counts once, when it is started.
     """
     return [
         at
-        for at in _body(program, loop)
+        for at in program.computations[computation]
         if at.opcode not in _NAMES and not at.opcode.endswith("-done")
     ]
 
 
-def moved(program: Program, loop: Instruction) -> int:
-    """Bytes that the kernels of a loop read and write in every iteration.
+def moved(program: Program, computation: str) -> int:
+    """Bytes that the kernels of a computation read and write, those in its loops aside.
 
     Every kernel counts each of its operands and results once. Of an array that it cuts
     a part from, or puts a part into, the part counts.
     """
-    shapes = {at.name: at.shapes for at in _body(program, loop)}
-    return sum(_moved(program, at, shapes) for at in launched(program, loop))
-
-
-def _body(program: Program, loop: Instruction) -> tuple[Instruction, ...]:
-    name = re.search(r"\bbody=%?([\w.-]+)", loop.attributes)
-    assert name is not None
-    return program.computations[name[1]]
+    shapes = {at.name: at.shapes for at in program.computations[computation]}
+    kernels = launched(program, computation)
+    return sum(_moved(program, at, shapes) for at in kernels if at.opcode != "while")
 
 
 def _moved(

@@ -229,7 +229,7 @@ def steps(program: ahead_of_time.Program) -> list[Step]:
     compiled = ahead_of_time.compiled(program, mesh, OPTIMISED)
     read = hlo.read(str(compiled.as_text()))
     return [
-        Step(len(hlo.launched(read, loop)), hlo.moved(read, loop))
+        Step(len(hlo.launched(read, hlo.body(loop))), hlo.moved(read, hlo.body(loop)))
         for loop in hlo.loops(read)
     ]
 

@@ -183,10 +183,12 @@ ENTRY %main (xs: f32[5,8,4]) -> f32[] {
 def test_a_step_launches_kernels_and_moves_the_parts_that_they_take():
     program = hlo.read(STEP)
     (loop,) = hlo.loops(program)
-    names = [at.name for at in hlo.launched(program, loop)]
+    assert hlo.body(loop) == "body"
+    names = [at.name for at in hlo.launched(program, "body")]
     assert names == ["new", "put.1", "start", "copy"]
     h = 8 * 4 * 4
     cut = h + 4 + 4 * 4 * 4 + h  # x, t, w and the new h; no old h
     put = 4 + h + h + 8 * 4  # t, h, a step of all, the sums
     start = h + 4 + h
-    assert hlo.moved(program, loop) == cut + put + start + 2 * h
+    assert hlo.moved(program, "body") == cut + put + start + 2 * h
+    assert hlo.moved(program, program.entry) == 0
