@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 import rnnjax
 from benchmarks import jax_driver
-from benchmarks.peers import LeftOut, rnnjax_cells
+from benchmarks.peers import DEVICE, TF32, LeftOut, rnnjax_cells
 from benchmarks.workloads import Case, Layer
 from rnnjax.kernels import equations, shared_memory
 
@@ -20,6 +20,8 @@ TRAVERSALS = {
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     if case.cell not in TRAVERSALS or case.checkpointed:
         raise LeftOut("Pallas has kernels for the LSTM and the GRU")
+    if DEVICE == "gpu" and not TF32:
+        raise LeftOut("its products are rounded to TF32: add --tf32")
     traversal, cell = TRAVERSALS[case.cell]
     if not shared_memory.fits(cell, case.hidden, jnp.float32):
         raise LeftOut("the weights do not fit into the shared memory of a block")

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from rnnjax.kernels import reference, shared_memory
+from rnnjax.kernels import cudnn, reference, shared_memory
 from rnnjax.kernels.equations import Arrays, Equations, Program
 from rnnjax.kernels.reference import name_operands, split_residuals
 
@@ -58,7 +58,7 @@ def value(
     at = name_operands(cell, operands)
     (batch, time, inputs), (hidden, k) = at.xs.shape, at.w_hh.shape
     dtype, carries = at.xs.dtype, cell.carries
-    if batch == 0 or not shared_memory.fits(cell, hidden, dtype, within):
+    if batch == 0 or not _covers(cell, hidden, dtype, within):
         return reference.value(*operands, cell=cell, residuals=residuals, hoist=True)
     sizes = _Sizes(batch, time, hidden)
     zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b).reshape(batch, time, k)
@@ -100,7 +100,7 @@ def cotangent(
     known, (d_ys, *d_carry) = split_residuals(cell, operands)
     (batch, time, _), (hidden, k) = known.saved.shape, known.w_hh.shape
     dtype, absent = known.saved.dtype, known.reset.ndim == 1
-    if batch == 0 or not shared_memory.fits(cell, hidden, dtype, within):
+    if batch == 0 or not _covers(cell, hidden, dtype, within):
         return reference.cotangent(*operands, cell=cell)
     sizes = _Sizes(batch, time, hidden)
     part = _shape(sizes, dtype, time, k // hidden)
@@ -139,6 +139,23 @@ INTERPRETED = Program(
 """The same on a CPU, interpreted and slow: to test a kernel or to look into it."""
 
 
+def _covers(cell: Equations, hidden: int, dtype: Any, within: int | None) -> bool:
+    """Whether there is a kernel for such a layer, with the products asked for.
+
+    Products of float32 without rounding to TF32 do not run on tensor cores. The
+    compiler makes of them what spills even with 64 units, and takes minutes with 128.
+    """
+    exact = dtype == jnp.float32 and cudnn.precision() is lax.Precision.HIGHEST
+    return not exact and shared_memory.fits(cell, hidden, dtype, within)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """On tensor cores, whatever JAX's setting: bfloat16 loses nothing by that."""
+    return jnp.dot(
+        a, b, precision=lax.Precision.DEFAULT, preferred_element_type=jnp.float32
+    )
+
+
 # The kernels. What has the name of an array is a reference to memory until it is read,
 # and what is absent is None.
 
@@ -153,7 +170,7 @@ def _forward(shared, tiled, ys, last, residuals, *, cell: Equations, time: int) 
     def body(t, carry):
         before = carry if reset is None else _select(_at(reset, t), restart, carry)
         h = before[-1].astype(w_hh.dtype)
-        u = [jnp.dot(h, w, preferred_element_type=jnp.float32) for w in weights]
+        u = [_dot(h, w) for w in weights]
         if b_hn is not None:
             u[-1] += b_hn[0].astype(jnp.float32)[None]
         a = [zs[:, t, k].astype(jnp.float32) for k in columns]
@@ -197,7 +214,7 @@ def _backward(
             for k, d_k in enumerate(d):
                 part[:, t, k] = d_k.astype(part.dtype)
         for d_k, w in zip(d_u, weights, strict=True):
-            d_h = jnp.dot(d_k.astype(w.dtype), w, preferred_element_type=jnp.float32)
+            d_h = _dot(d_k.astype(w.dtype), w)
             d_before = (*d_before[:-1], d_before[-1] + d_h)
         if reset is not None:
             where = _at(reset, t)

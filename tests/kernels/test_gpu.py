@@ -217,6 +217,23 @@ def test_pallas_lowers_for_a_gpu_while_the_weights_fit(
     assert ("stablehlo.while" in text) == (calls == 0)
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("dtype", "setting", "calls"),
+    [
+        ("float32", "tensorfloat32", 2),
+        ("float32", "float32", 0),
+        ("float32", "highest", 0),
+        ("bfloat16", "float32", 2),
+    ],
+)
+def test_pallas_rounds_factors_or_leaves_them_to_the_default(dtype, setting, calls):
+    fun, args = gradient(make("lstm", kernels.lstm_pallas), dtype=jnp.dtype(dtype))
+    with jax.default_matmul_precision(setting):
+        text = lowered(fun, *args)
+    assert len(re.findall(r"custom_call @\S*triton", text)) == calls
+
+
 @pytest.mark.parametrize("name", BUILD)
 def test_on_a_cpu_the_options_are_the_default(name):
     args, mask, where = problem(name, "both")
