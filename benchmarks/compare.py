@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, processes, report, tables
-from benchmarks.peers import MODULES
+from benchmarks import agree, machine, processes, report, tables
+from benchmarks.peers import DEVICES
 from benchmarks.rounds import BUSY, Effort, Mismatch, Workers, run
 from benchmarks.workloads import CELLS, WORKLOADS
 
@@ -27,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
         "rounds": options.rounds,
         "seconds": options.seconds,
         "quick": options.quick,
+        "device": options.device,
+        "gpus": options.gpus,
+        "tf32": options.tf32,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "idle": machine.idle_check(),
         "versions": {},
@@ -82,18 +85,29 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
         return parse
 
-    def several(name, known, help):
+    def several(name, known, help, default):
         parser.add_argument(
             name,
             type=some_of(tuple(known)),
-            default=tuple(known),
             metavar="A,B",
-            help=f"{help}, of {','.join(known)} (default: all)",
+            help=f"{help}, of {','.join(known)} (default: {default})",
         )
 
-    several("--workloads", WORKLOADS, "rows")
-    several("--peers", MODULES, "libraries")
-    several("--cells", CELLS, "cells")
+    several("--workloads", WORKLOADS, "rows", "all that the device has")
+    several("--peers", DEVICES["gpu"], "libraries", "all that the device has")
+    several("--cells", CELLS, "cells", "all")
+    parser.add_argument(
+        "--device",
+        choices=tuple(DEVICES),
+        default="cpu",
+        help="where all of them compute (default: cpu)",
+    )
+    parser.add_argument(
+        "--tf32",
+        action="store_true",
+        help="a GPU may round the factors of float32 products to TF32, in all "
+        "libraries; what they compute is then compared less closely",
+    )
     cores = len(machine.cores())
     parser.add_argument(
         "--threads",
@@ -143,6 +157,29 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         parser.error(f"--rounds is {options.rounds}; expected 1 or more")
     if options.quick and options.update_docs:
         parser.error("--quick measures nothing; leave it out with --update-docs")
+    if options.device == "gpu" and options.update_docs:
+        parser.error("the figures in the docs are a CPU's; leave out --update-docs")
+    if options.device == "cpu" and options.tf32:
+        parser.error("--tf32 is for a GPU; add --device gpu")
+    here = {
+        "workloads": [k for k, w in WORKLOADS.items() if options.device in w.devices],
+        "peers": list(DEVICES[options.device]),
+    }
+    for name, known in here.items():
+        chosen = getattr(options, name) or tuple(known)
+        if absent := [word for word in chosen if word not in known]:
+            parser.error(
+                f"--{name} {','.join(absent)} is not for --device {options.device}, "
+                f"which has {','.join(known)}"
+            )
+        setattr(options, name, chosen)
+    options.gpus = machine.gpus() if options.device == "gpu" else []
+    if options.device == "gpu" and not options.gpus:
+        parser.error(
+            "there is no NVIDIA GPU here, for nvidia-smi names none: run this where "
+            'there is one, after pip install -e ".[cuda,peers]" and a torch with CUDA'
+        )
+    options.cells = options.cells or CELLS
     return options
 
 
@@ -157,7 +194,10 @@ def _command(arguments: list[str]) -> str:
 
 def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
     """All libraries import at once; none of that is timed."""
-    started = {peer: processes.start(peer, options.threads) for peer in options.peers}
+    around = processes.environment(options.threads, options.device, tf32=options.tf32)
+    started = {
+        peer: processes.start(peer, options.threads, around) for peer in options.peers
+    }
     workers.update(started)
     for peer, worker in started.items():
         greeting = processes.greeting(worker)
@@ -172,7 +212,8 @@ def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
 def _measure(
     options: Any, workers: Workers, results: dict[str, Any], arrays: Path
 ) -> None:
-    effort = Effort(options.rounds, options.seconds, options.warm)
+    slack = agree.TF32 if options.tf32 else 1.0
+    effort = Effort(options.rounds, options.seconds, options.warm, slack)
     for letter in options.workloads:
         print(f"\n{letter}: {WORKLOADS[letter].title}", flush=True)
         for group in WORKLOADS[letter].groups(options.cells, options.quick):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from benchmarks import workloads
-from benchmarks.peers import OURS
+from benchmarks.peers import ON_GPU, OURS
 from benchmarks.workloads import CELLS, CHUNK, GRID, Case
 
 BACKWARD_AIM = {"lstm": 1.4, "gru": 2.5, "elman": 1.5}
@@ -54,7 +54,7 @@ def best_jax_peer(entry: dict[str, Any]) -> str | None:
     timed = {
         peer: answer["median"]
         for peer, answer in entry["peers"].items()
-        if peer not in (OURS, "torch") and "median" in answer
+        if peer not in (OURS, "torch", *ON_GPU) and "median" in answer
     }
     return min(timed, key=timed.__getitem__) if timed else None
 

@@ -30,6 +30,9 @@ _COLLECTIVES = (
 _LIBRARY = 'custom_call_target="__cublas'
 _PALLAS = 'custom_call_target="tpu_custom_call"'
 _COPIES = ("copy", "copy-start", "transpose")
+# These name memory, and nothing runs for them.
+_NAMES = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast")
+_UPDATE = "dynamic-update-slice"
 
 
 class Shape(NamedTuple):
@@ -193,3 +196,80 @@ def copies(instructions: Iterable[Instruction], least: int) -> list[Instruction]
         for at in instructions
         if at.opcode in _COPIES and any(shape.bytes >= least for shape in at.shapes)
     ]
+
+
+def body(loop: Instruction) -> str:
+    """The name of the computation that a loop repeats."""
+    name = re.search(r"\bbody=%?([\w.-]+)", loop.attributes)
+    assert name is not None
+    return name[1]
+
+
+def launched(program: Program, computation: str) -> list[Instruction]:
+    """What runs in a computation, itself and not what is in its loops.
+
+    What is started and awaited counts once, when it is started.
+    """
+    return [
+        at
+        for at in program.computations[computation]
+        if at.opcode not in _NAMES and not at.opcode.endswith("-done")
+    ]
+
+
+def moved(program: Program, computation: str) -> int:
+    """Bytes that the kernels of a computation read and write, those in its loops aside.
+
+    Every kernel counts each of its operands and results once. Of an array that it cuts
+    a part from, or puts a part into, the part counts.
+    """
+    shapes = {at.name: at.shapes for at in program.computations[computation]}
+    kernels = launched(program, computation)
+    return sum(_moved(program, at, shapes) for at in kernels if at.opcode != "while")
+
+
+def _moved(
+    program: Program, at: Instruction, shapes: dict[str, tuple[Shape, ...]]
+) -> int:
+    operands = [shapes[name] for name in _named(at)]
+    if at.opcode.removesuffix("-start") != "fusion":
+        return sum(s.bytes for group in (*operands, at.shapes) for s in group)
+    inner = program.computations[at.calls[0]]
+    known = {one.name: one for one in inner}
+    read = 0
+    for one in inner:
+        if one.opcode == "parameter":
+            whole = sum(shape.bytes for shape in operands[int(one.operands)])
+            read += min(whole, _read(inner, one))
+    return read + _written(known, inner[-1])
+
+
+def _named(at: Instruction) -> list[str]:
+    return re.findall(r"%([\w.-]+)", at.operands)
+
+
+def _read(inner: tuple[Instruction, ...], source: Instruction) -> int:
+    """Bytes that a fusion reads of one of its arrays, or more than it has."""
+    total = 0
+    for at in inner:
+        named = _named(at)
+        if source.name not in named:
+            continue
+        if at.opcode == "bitcast":
+            total += _read(inner, at)
+        elif at.opcode == "dynamic-slice":
+            total += at.shapes[0].bytes
+        elif at.opcode != _UPDATE or named.index(source.name) != 0:
+            total += sum(shape.bytes for shape in source.shapes)
+    return total
+
+
+def _written(known: dict[str, Instruction], root: Instruction) -> int:
+    """Bytes that a fusion writes."""
+    if root.opcode == "tuple":
+        return sum(_written(known, known[name]) for name in _named(root))
+    if root.opcode == "bitcast":
+        return _written(known, known[_named(root)[0]])
+    if root.opcode == _UPDATE:
+        root = known[_named(root)[1]]
+    return sum(shape.bytes for shape in root.shapes)

@@ -10,8 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.peers import TRAINING_STEPS, LeftOut, Prepared, named_gradients
+from benchmarks.peers import (
+    DEVICE,
+    TRAINING_STEPS,
+    LeftOut,
+    Prepared,
+    named_gradients,
+)
 from benchmarks.workloads import Case, Data, Layer, data
+
+try:
+    _found = jax.default_backend()
+except RuntimeError as error:
+    raise ImportError(f"JAX found no {DEVICE}: {error}") from None
+if _found != DEVICE:
+    raise ImportError(f"JAX found no {DEVICE}; it runs on a {_found}")
 
 
 class Model(NamedTuple):

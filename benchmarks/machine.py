@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,16 @@ def describe() -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def gpus() -> list[str]:
+    """Name and driver of each NVIDIA GPU, as its driver tells; none without one."""
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return said.stdout.strip().splitlines() if said.returncode == 0 else []
 
 
 def _vector_units() -> str:

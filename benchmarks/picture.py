@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import MODES, NAMES, case_of, median
-from benchmarks.peers import MODULES, OURS
+from benchmarks.peers import DEVICES, OURS
 from benchmarks.workloads import CELLS, GRID
 
 
@@ -42,7 +42,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def _panel(axis: Any, entries: list[dict], reference: str) -> None:
     letters = [case_of(entry).workload for entry in entries]
     axis.axhline(1, color="0.6", linewidth=1)
-    for k, peer in enumerate(MODULES):
+    for k, peer in enumerate(DEVICES["gpu"]):
         at, ratios = [], []
         for position, entry in enumerate(entries):
             theirs, base = median(entry, peer), median(entry, reference)

@@ -20,6 +20,7 @@ class Worker(NamedTuple):
 
     peer: str
     threads: int
+    surroundings: dict[str, str]
     process: subprocess.Popen[str]
     errors: IO[str]
 
@@ -28,17 +29,27 @@ class Crashed(RuntimeError):
     """A worker died or did not answer."""
 
 
-def environment(threads: int) -> dict[str, str]:
+def environment(
+    threads: int, device: str = "cpu", *, tf32: bool = False
+) -> dict[str, str]:
     """The same surroundings for every peer, set before anything is imported."""
     count = str(threads)
+    on_gpu = {
+        # All libraries share the GPU's memory, so none takes most of it at once.
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32" if tf32 else "float32",
+        "BENCHMARKS_TF32": str(int(tf32)),
+    }
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
         **dict.fromkeys(names, count),
         "PYTHONPATH": os.pathsep.join(path),
-        "JAX_PLATFORMS": "cpu",
+        "JAX_PLATFORMS": {"cpu": "cpu", "gpu": "cuda,cpu"}[device],
         "JAX_ENABLE_X64": "0",
+        "BENCHMARKS_DEVICE": device,
+        **(on_gpu if device == "gpu" else {}),
     }
 
 
@@ -66,8 +77,14 @@ def program(arguments: list[str], threads: int) -> tuple[float, str]:
     return seconds, done.stdout.strip().splitlines()[-1]
 
 
-def start(peer: str, threads: int) -> Worker:
-    """Start a peer; `greeting` waits until it has imported its library."""
+def start(
+    peer: str, threads: int, surroundings: dict[str, str] | None = None
+) -> Worker:
+    """Start a peer; `greeting` waits until it has imported its library.
+
+    ``surroundings`` are its environment, that of a CPU if None.
+    """
+    surroundings = surroundings or environment(threads)
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`stop` closes it)
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.worker", peer, str(threads)],
@@ -75,9 +92,9 @@ def start(peer: str, threads: int) -> Worker:
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
-        env=environment(threads),
+        env=surroundings,
     )
-    return Worker(peer, threads, process, errors)
+    return Worker(peer, threads, surroundings, process, errors)
 
 
 def greeting(worker: Worker) -> dict[str, Any]:
@@ -100,7 +117,7 @@ def ask(worker: Worker, action: str, **request: Any) -> dict[str, Any]:
 def restart(worker: Worker) -> Worker:
     """A new process in place of one that died; what it had prepared is lost."""
     stop(worker)
-    fresh = start(worker.peer, worker.threads)
+    fresh = start(worker.peer, worker.threads, worker.surroundings)
     greeting(fresh)
     return fresh
 

@@ -23,12 +23,14 @@ class Mismatch(RuntimeError):
 class Effort(NamedTuple):
     """How often to measure: ``rounds`` turns, ``seconds`` for each library and case.
 
-    ``warm``: the first call of a turn is not counted, however long it is.
+    ``warm``: the first call of a turn is not counted, however long it is. ``slack``
+    multiplies what the libraries may differ by.
     """
 
     rounds: int
     seconds: float
     warm: bool = False
+    slack: float = 1.0
 
 
 Workers = dict[str, processes.Worker]
@@ -37,7 +39,7 @@ Workers = dict[str, processes.Worker]
 def run(group: Group, workers: Workers, effort: Effort, arrays: Path) -> list[dict]:
     """Measure the cases of a group together; returns an entry for each."""
     entries = [_prepare(case, workers, arrays) for case in group]
-    _compare(group, entries, arrays)
+    _compare(group, entries, arrays, effort.slack)
     before, own = machine.load(), _own_ticks(workers)
     times = _time(entries, workers, effort)
     after = machine.load()
@@ -85,7 +87,7 @@ def _file(arrays: Path, case: Case, peer: str) -> Path:
     return arrays / f"{name(case).replace(' ', '-')}-{peer}.npz"
 
 
-def _compare(group: Group, entries: list[dict], arrays: Path) -> None:
+def _compare(group: Group, entries: list[dict], arrays: Path, slack: float) -> None:
     """Every result against torch's; where torch has none, against the next reference's.
 
     A vmap and a recomputation change no number, so the plain case's reference serves.
@@ -104,7 +106,7 @@ def _compare(group: Group, entries: list[dict], arrays: Path) -> None:
             reference, values = expected.setdefault(plain, (peer, got))
             wrong += [
                 f"{name(case)}: {peer} against {reference}: {line}"
-                for line in agree.differences(values, got)
+                for line in agree.differences(values, got, slack)
             ]
     if wrong:
         raise Mismatch("\n".join(wrong))

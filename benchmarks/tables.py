@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks import figures
 from benchmarks.figures import MODES, NAMES, case_of
-from benchmarks.peers import MODULES, OURS
+from benchmarks.peers import DEVICES, OURS
 from benchmarks.rounds import BUSY
 from benchmarks.workloads import CELLS
 
@@ -25,6 +25,10 @@ def heading(results: dict[str, Any]) -> list[str]:
         f"{results['threads']} threads each, {results['rounds']} rounds, XLA_FLAGS "
         f"{results['xla_flags'] or 'not set'}, {results['date']}",
     ]
+    if results["device"] == "gpu":
+        kept = "rounded to TF32" if results["tf32"] else "kept in float32"
+        gpu = results["gpus"][0]
+        lines.append(f"On a GPU, {gpu}; factors of float32 products are {kept}.")
     others, steal = idle.get("others"), idle.get("steal", 0.0)
     if others is None:
         lines.append("Whether the machine was idle is not known on this system.")
@@ -74,7 +78,8 @@ def markdown(results: dict[str, Any]) -> str:
     if "minutes" in results:
         lines.append(f"The whole run took {results['minutes']:.1f} minutes.")
     parts = ["\n".join([*lines, "```"])]
-    derived = figures.derive(results)
+    # Their aims are a CPU's.
+    derived = figures.derive(results) if results["device"] == "cpu" else []
     if derived:
         parts.append("### Derived figures\n\n" + _derived_table(derived))
     for mode, title in {**MODES, "train": "training step with Adam"}.items():
@@ -118,7 +123,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 def _rows(
     results: dict[str, Any], entries: list[dict], cell: Any, ratios: bool = False
 ) -> str:
-    peers = [peer for peer in MODULES if peer in results["versions"]]
+    peers = [peer for peer in DEVICES[results["device"]] if peer in results["versions"]]
     peers = [p for p in peers if any(cell(entry, p) != NOTHING for entry in entries)]
     body = [[e["name"], *(cell(e, peer) for peer in peers)] for e in entries]
     if not ratios:

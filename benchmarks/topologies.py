@@ -14,7 +14,7 @@ from jax.experimental import topologies
 from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 
 # What the compiler asks of a GPU, as the driver of an H100 with 80 GB (SXM) answers.
-_H100 = {
+H100 = {
     "gpu_device_info": {
         "cuda_compute_capability": {"major": 9, "minor": 0},
         "core_count": 132,
@@ -89,7 +89,7 @@ def _gpu(chips: int) -> list[Any]:
         platform="cuda",
         topology_name="H100",
         topology=f"1x1x{chips}",
-        target_config=_as_text(_H100),
+        target_config=_as_text(H100),
     ).devices
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.peers import MODULES, LeftOut, Prepared
+from benchmarks.peers import DEVICE, DEVICES, LeftOut, Prepared
 from benchmarks.workloads import Case
 
 # A stream makes some 100,000 calls a second; more than this teaches nothing new.
@@ -30,7 +30,7 @@ def main(peer: str, threads: int) -> None:
     # Thread pools take their size from the cores a process may use, so before imports.
     machine.pin(threads)
     try:
-        module = importlib.import_module(MODULES[peer])
+        module = importlib.import_module(DEVICES[DEVICE][peer])
     except ImportError as error:
         _send(channel, {"missing": str(error)})
         return

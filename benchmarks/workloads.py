@@ -153,11 +153,13 @@ class Workload(NamedTuple):
 
     ``groups(cells, quick)`` leaves out the cells that were not asked for; ``quick``
     makes everything small. ``peers`` are those that the row is about, all if None.
+    ``devices`` are those that it is measured on.
     """
 
     title: str
     groups: Callable[[tuple[str, ...], bool], list[Group]]
     peers: tuple[str, ...] | None = None
+    devices: tuple[str, ...] = ("cpu", "gpu")
 
 
 def _plain(letter: str, *size: int, train: bool = False, tokens: bool = False):
@@ -260,7 +262,11 @@ WORKLOADS = {
         "memory, batch 16, 4096 steps, 64 inputs, 64 units",
         _memory,
         ("torch", "scan", "rnnjax"),
+        # What is measured is a process's own memory, and not that of a GPU.
+        devices=("cpu",),
     ),
+    # The size of published figures for GPUs.
+    "N": _plain("N", 16, 1024, 768, 768, 1)._replace(devices=("gpu",)),
     "P": Workload(
         "a 2048³ float32 product: what the machine can do",
         _product,

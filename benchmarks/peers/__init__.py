@@ -5,6 +5,7 @@ makes a `Prepared` or raises `LeftOut` with the reason. It may have ``about()``,
 for the report's heading.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,6 +22,16 @@ MODULES = {
     "rnnjax": "benchmarks.peers.rnnjax_cells",
 }
 OURS = "rnnjax"
+# What our LSTM and GRU may walk with on a GPU, if they are told to.
+ON_GPU = {
+    "rnnjax-cudnn": "benchmarks.peers.rnnjax_cudnn",
+    "rnnjax-pallas": "benchmarks.peers.rnnjax_pallas",
+}
+DEVICES = {"cpu": MODULES, "gpu": MODULES | ON_GPU}
+DEVICE = os.environ.get("BENCHMARKS_DEVICE", "cpu")
+"""Where the libraries of this process compute, one of `DEVICES`."""
+TF32 = os.environ.get("BENCHMARKS_TF32") == "1"
+"""Whether a GPU may round the factors of float32 products to TF32."""
 TRAINING_STEPS = 3
 
 

@@ -26,11 +26,15 @@ def _params(cell: str, layer: Layer):
     return kind(w_ih, w_hh, b)
 
 
-def network(case: Case, layers: list[Layer]) -> tuple[rnnjax.Cell, Any]:
+def network(
+    case: Case, layers: list[Layer], traversal: Any = None
+) -> tuple[rnnjax.Cell, Any]:
     """The cell of a case and its params, which other peers may convert."""
     make = {"lstm": rnnjax.lstm, "gru": rnnjax.gru, "elman": rnnjax.elman}[case.cell]
     if case.checkpointed:
         make = functools.partial(make, traversal=rnnjax.scan.checkpointed)
+    if traversal is not None:
+        make = functools.partial(make, traversal=traversal)
     params = tuple(_params(case.cell, layer) for layer in layers)
     cell = make(case.inputs, case.hidden)
     if case.bidirectional:
@@ -41,8 +45,8 @@ def network(case: Case, layers: list[Layer]) -> tuple[rnnjax.Cell, Any]:
     return cell, params[0]
 
 
-def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    cell, params = network(case, layers)
+def build(case: Case, layers: list[Layer], traversal: Any = None) -> jax_driver.Model:
+    cell, params = network(case, layers, traversal)
 
     def singles(params, xs, lengths):
         def one(xs):

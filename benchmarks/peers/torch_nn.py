@@ -6,12 +6,33 @@ import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 
 from benchmarks import machine
-from benchmarks.peers import TRAINING_STEPS, LeftOut, Prepared, named_gradients
+from benchmarks.peers import (
+    DEVICE,
+    TF32,
+    TRAINING_STEPS,
+    LeftOut,
+    Prepared,
+    named_gradients,
+)
 from benchmarks.workloads import Case, Data, Layer, data
 
 PACKAGES = ("torch", "numpy")
 
 torch.set_num_threads(len(machine.cores()))
+if DEVICE == "gpu" and not torch.cuda.is_available():
+    raise ImportError("torch found no GPU; it may be a build without CUDA")
+PLACE = torch.device("cuda" if DEVICE == "gpu" else "cpu")
+# A GPU computes after a call has returned. On a CPU there is nothing to wait for.
+finish = torch.cuda.synchronize if DEVICE == "gpu" else None
+torch.backends.cuda.matmul.allow_tf32 = TF32
+torch.backends.cudnn.allow_tf32 = TF32
+
+
+def about() -> str:
+    """What runs the layers on a GPU."""
+    if DEVICE != "gpu":
+        return ""
+    return f"cuDNN {torch.backends.cudnn.version()}, CUDA {torch.version.cuda}"
 
 
 def prepare(case: Case) -> Prepared:
@@ -19,8 +40,20 @@ def prepare(case: Case) -> Prepared:
         raise LeftOut("nn.LSTM and nn.GRU have no batching rule under torch.func.vmap")
     if case.checkpointed:
         raise LeftOut("recomputation is rnnjax's row")
-    if case.mode == "product":
-        return _product(case)
+    made = _product(case) if case.mode == "product" else _prepare(case)
+    if finish is None:
+        return made
+    wait = finish
+
+    def call():
+        result = made.call()
+        wait()
+        return result
+
+    return made._replace(call=call)
+
+
+def _prepare(case: Case) -> Prepared:
     make = {
         "forward": _forward,
         "backward": _backward,
@@ -34,7 +67,7 @@ def prepare(case: Case) -> Prepared:
 
 
 def _tensor(array: Any) -> Any:
-    return torch.from_numpy(np.array(array))
+    return torch.from_numpy(np.array(array)).to(PLACE)
 
 
 def _time_major(array: Any) -> Any:
@@ -42,14 +75,14 @@ def _time_major(array: Any) -> Any:
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    return tensor.detach().numpy()
+    return tensor.detach().cpu().numpy()
 
 
 def _network(case: Case, layers: list[Layer]) -> Any:
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
     network = kind[case.cell](
         case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional
-    )
+    ).to(PLACE)
     directions = 2 if case.bidirectional else 1
     arrays = {}
     for i, layer in enumerate(layers):
@@ -134,7 +167,7 @@ def _backward(case: Case, arrays: Data) -> Prepared:
 
 def _train(case: Case, arrays: Data) -> Prepared:
     network = _network(case, arrays.layers)
-    read_out = torch.nn.Linear(*arrays.w_out.shape)
+    read_out = torch.nn.Linear(*arrays.w_out.shape).to(PLACE)
     state = {"weight": _tensor(arrays.w_out.T), "bias": _tensor(arrays.b_out)}
     read_out.load_state_dict(state)
     modules = [network, read_out]
@@ -166,7 +199,7 @@ def _train(case: Case, arrays: Data) -> Prepared:
 
 def _step(case: Case, arrays: Data) -> Prepared:
     make = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}[case.cell]
-    cell, layer = make(case.inputs, case.hidden), arrays.layers[0]
+    cell, layer = make(case.inputs, case.hidden).to(PLACE), arrays.layers[0]
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     values = (layer.w_ih.T, layer.w_hh.T, layer.b, _recurrent_bias(layer))
     cell.load_state_dict(dict(zip(names, map(_tensor, values), strict=True)))

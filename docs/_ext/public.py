@@ -42,6 +42,7 @@ INTERNAL = {
     "rnnjax.kernels.primitives",
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
+    "rnnjax.kernels.shared_memory",
     "rnnjax.kernels.steps",
     "rnnjax.meshes",
     "rnnjax.online.generic",

@@ -165,8 +165,9 @@ def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
 def lstm_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     """`lstm`, but in one kernel written in Pallas on an NVIDIA GPU.
 
-    It holds the recurrent weights on the chip, which takes ``h <= 64``; beyond, and on
-    other devices, it is `lstm`. Untimed, see ``docs/gpu.md``.
+    It holds the recurrent weights on the chip: up to 64 units, and in bfloat16 128 on
+    an A100, H100, H200 or B200. Beyond, and on other devices, it is `lstm`. Untimed,
+    see ``docs/gpu.md``.
 
     >>> import rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.kernels.lstm_pallas)
@@ -178,9 +179,9 @@ def lstm_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
 def gru_pallas(project, step, params, carry, xs, *, mask=None, reset=None):
     """`gru`, but in one kernel written in Pallas on an NVIDIA GPU.
 
-    It holds the recurrent weights on the chip, which takes ``h <= 64``, in bfloat16
-    ``h <= 128``; beyond, and on other devices, it is `gru`. Untimed, see
-    ``docs/gpu.md``.
+    It holds the recurrent weights on the chip: up to 64 units, in bfloat16 128 on an
+    A100, H100, H200 or B200, and on the last three 128 in float32 too. Beyond, and on
+    other devices, it is `gru`. Untimed, see ``docs/gpu.md``.
 
     >>> import rnnjax
     >>> cell = rnnjax.gru(3, 4, traversal=rnnjax.kernels.gru_pallas)

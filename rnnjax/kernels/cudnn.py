@@ -72,7 +72,7 @@ def library_value(*operands: Array, cell: Equations) -> Sequence[Array]:
         # cuDNN's versions differ in whether a sequence may be empty.
         jnp.maximum(lengths, 1),
         *(inputs, hidden, 1, 0.0, False),
-        precision=_precision(),
+        precision=precision(),
     )
     h_last, c_last = h_last[0], c_last[0]
     if mask.ndim > 1:
@@ -84,7 +84,7 @@ def library_value(*operands: Array, cell: Equations) -> Sequence[Array]:
     return [ys, c_last, h_last]
 
 
-def _precision() -> jax.lax.Precision:
+def precision() -> jax.lax.Precision:
     """Whether float32 products may round their factors, as JAX's setting says."""
     setting = jax.config.jax_default_matmul_precision  # pyright: ignore
     exact = setting in ("highest", "float32")

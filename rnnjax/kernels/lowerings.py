@@ -17,7 +17,14 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from rnnjax.kernels import cudnn, native, pallas_tpu, partitioning, reference
+from rnnjax.kernels import (
+    cudnn,
+    native,
+    pallas_tpu,
+    partitioning,
+    reference,
+    shared_memory,
+)
 from rnnjax.kernels.equations import (
     ELMAN_RELU,
     ELMAN_TANH,
@@ -219,7 +226,16 @@ def _gpu_options(otherwise: str) -> list[str]:
     without = cudnn.reason()
     library = f"no lstm_cudnn, for {without}" if without else "or lstm_cudnn"
     return [
-        f"untimed options: kernels.lstm_pallas, {library}",
-        "untimed option: kernels.gru_pallas, if reset_after=True",
+        f"untimed options: kernels.lstm_pallas up to {_units(LSTM)}, {library}",
+        f"untimed option: kernels.gru_pallas up to {_units(GRU)}, if reset_after=True",
         otherwise,
     ]
+
+
+def _units(cell: Equations) -> str:
+    """Up to which size the kernels in Pallas run here."""
+    most = (
+        f"{shared_memory.most_units(cell, dtype)} in {jnp.dtype(dtype).name}"
+        for dtype in (jnp.float32, jnp.bfloat16)
+    )
+    return f"{' and '.join(most)} units"

@@ -20,18 +20,12 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from rnnjax.kernels import reference
+from rnnjax.kernels import cudnn, reference, shared_memory
 from rnnjax.kernels.equations import Arrays, Equations, Program
 from rnnjax.kernels.reference import name_operands, split_residuals
 
 ROWS = 16
 """Examples that one program of the grid takes: the least a product can have."""
-
-ON_CHIP = 96 * 1024
-"""Bytes of recurrent weights up to which a kernel is made.
-
-A block of threads has 99 KiB of shared memory or more on NVIDIA's chips since Ampere.
-"""
 
 
 class _Sizes(NamedTuple):
@@ -47,30 +41,24 @@ class _Sizes(NamedTuple):
 
     @property
     def units(self) -> int:
-        return max(16, pl.next_power_of_2(self.hidden))
-
-
-def fits(cell: Equations, hidden_size: int, dtype: Any) -> bool:
-    """Whether one product is all of a step, and its weights stay on the chip.
-
-    >>> import jax.numpy as jnp
-    >>> from rnnjax.kernels import equations, pallas
-    >>> [pallas.fits(equations.LSTM, h, jnp.float32) for h in (64, 65)]
-    [True, False]
-    """
-    units = _Sizes(1, 1, hidden_size).units
-    size = cell.columns * units * units * jnp.dtype(dtype).itemsize
-    return not cell.gated and size <= ON_CHIP
+        return shared_memory.padded(self.hidden)
 
 
 def value(
-    *operands: Array, cell: Equations, residuals: bool, interpret: bool = False
+    *operands: Array,
+    cell: Equations,
+    residuals: bool,
+    within: int | None = None,
+    interpret: bool = False,
 ) -> list[Array]:
-    """What `rnnjax.kernels.reference.value` gives, by one kernel."""
+    """What `rnnjax.kernels.reference.value` gives, by one kernel.
+
+    ``within`` are the KiB of shared memory; those of the device if None.
+    """
     at = name_operands(cell, operands)
     (batch, time, inputs), (hidden, k) = at.xs.shape, at.w_hh.shape
     dtype, carries = at.xs.dtype, cell.carries
-    if batch == 0 or not fits(cell, hidden, dtype):
+    if batch == 0 or not _covers(cell, hidden, dtype, within):
         return reference.value(*operands, cell=cell, residuals=residuals, hoist=True)
     sizes = _Sizes(batch, time, hidden)
     zs = (at.xs.reshape(-1, inputs) @ at.w_ih + at.b).reshape(batch, time, k)
@@ -103,13 +91,16 @@ def value(
 
 
 def cotangent(
-    *operands: Array, cell: Equations, interpret: bool = False
+    *operands: Array,
+    cell: Equations,
+    within: int | None = None,
+    interpret: bool = False,
 ) -> list[Array]:
     """What `rnnjax.kernels.reference.cotangent` gives, by one kernel."""
     known, (d_ys, *d_carry) = split_residuals(cell, operands)
     (batch, time, _), (hidden, k) = known.saved.shape, known.w_hh.shape
     dtype, absent = known.saved.dtype, known.reset.ndim == 1
-    if batch == 0 or not fits(cell, hidden, dtype):
+    if batch == 0 or not _covers(cell, hidden, dtype, within):
         return reference.cotangent(*operands, cell=cell)
     sizes = _Sizes(batch, time, hidden)
     part = _shape(sizes, dtype, time, k // hidden)
@@ -142,10 +133,27 @@ PROGRAM = Program("cuda", value, cotangent)
 
 INTERPRETED = Program(
     "cpu",
-    functools.partial(value, interpret=True),
-    functools.partial(cotangent, interpret=True),
+    functools.partial(value, within=shared_memory.KNOWN["H100"], interpret=True),
+    functools.partial(cotangent, within=shared_memory.KNOWN["H100"], interpret=True),
 )
 """The same on a CPU, interpreted and slow: to test a kernel or to look into it."""
+
+
+def _covers(cell: Equations, hidden: int, dtype: Any, within: int | None) -> bool:
+    """Whether there is a kernel for such a layer, with the products asked for.
+
+    Products of float32 without rounding to TF32 do not run on tensor cores. The
+    compiler makes of them what spills even with 64 units, and takes minutes with 128.
+    """
+    exact = dtype == jnp.float32 and cudnn.precision() is lax.Precision.HIGHEST
+    return not exact and shared_memory.fits(cell, hidden, dtype, within)
+
+
+def _dot(a: Array, b: Array) -> Array:
+    """On tensor cores, whatever JAX's setting: bfloat16 loses nothing by that."""
+    return jnp.dot(
+        a, b, precision=lax.Precision.DEFAULT, preferred_element_type=jnp.float32
+    )
 
 
 # The kernels. What has the name of an array is a reference to memory until it is read,
@@ -162,7 +170,7 @@ def _forward(shared, tiled, ys, last, residuals, *, cell: Equations, time: int) 
     def body(t, carry):
         before = carry if reset is None else _select(_at(reset, t), restart, carry)
         h = before[-1].astype(w_hh.dtype)
-        u = [jnp.dot(h, w, preferred_element_type=jnp.float32) for w in weights]
+        u = [_dot(h, w) for w in weights]
         if b_hn is not None:
             u[-1] += b_hn[0].astype(jnp.float32)[None]
         a = [zs[:, t, k].astype(jnp.float32) for k in columns]
@@ -206,7 +214,7 @@ def _backward(
             for k, d_k in enumerate(d):
                 part[:, t, k] = d_k.astype(part.dtype)
         for d_k, w in zip(d_u, weights, strict=True):
-            d_h = jnp.dot(d_k.astype(w.dtype), w, preferred_element_type=jnp.float32)
+            d_h = _dot(d_k.astype(w.dtype), w)
             d_before = (*d_before[:-1], d_before[-1] + d_h)
         if reset is not None:
             where = _at(reset, t)
@@ -268,8 +276,12 @@ def _call(
         # Not every JAX that runs the rest of this package has Triton's backend.
         from jax.experimental.pallas import triton
 
-        # Nothing in the loop is worth loading ahead in copies of the weights' size.
-        options["compiler_params"] = triton.CompilerParams(num_warps=4, num_stages=1)
+        options["compiler_params"] = triton.CompilerParams(
+            # Four warps have too few registers for 128 units: the compiler spills.
+            num_warps=4 if sizes.units <= 64 else 8,
+            # Nothing in the loop is worth loading ahead in copies of the weights' size.
+            num_stages=1,
+        )
     return pl.pallas_call(
         kernel,
         out_shape=out,

@@ -129,3 +129,71 @@ def test_a_gradient_of_weights_in_a_loop_is_seen(traversal, inside):
     found = hlo.products(hlo.innermost(hlo.read(str(text))))
     assert any(2 not in shape.dims for shape in found) == inside
     assert any(2 in shape.dims for shape in found)
+
+
+STEP = """\
+HloModule step
+
+%cut (whole: f32[5,8,4], t: s32[], w: f32[4,4], h: f32[8,4]) -> f32[8,4] {
+  %whole.1 = f32[5,8,4]{2,1,0} parameter(0)
+  %t.1 = s32[] parameter(1)
+  %w.1 = f32[4,4]{1,0} parameter(2)
+  %h.1 = f32[8,4]{1,0} parameter(3)
+  %turned.1 = f32[5,8,4]{2,1,0} bitcast(%whole.1)
+  %x.1 = f32[1,8,4]{2,1,0} dynamic-slice(%turned.1, %t.1), dynamic_slice_sizes={1,8,4}
+  ROOT %new.1 = f32[8,4]{1,0} dot(%x.1, %w.1)
+}
+
+%put (whole.2: f32[5,8,4], t.2: s32[], h.2: f32[8,4]) -> (f32[5,8,4], f32[8]) {
+  %whole.3 = f32[5,8,4]{2,1,0} parameter(0)
+  %t.3 = s32[] parameter(1)
+  %h.3 = f32[8,4]{1,0} parameter(2)
+  %one.1 = f32[1,8,4]{2,1,0} bitcast(%h.3)
+  %sum.1 = f32[8]{0} reduce(%h.3, %h.3), dimensions={1}
+  %in.1 = f32[5,8,4]{2,1,0} dynamic-update-slice(%whole.3, %one.1, %t.3)
+  ROOT %both.1 = (f32[5,8,4]{2,1,0}, f32[8]{0}) tuple(%in.1, %sum.1)
+}
+
+%next (whole.4: f32[5,8,4], t.4: s32[]) -> f32[1,8,4] {
+  %whole.5 = f32[5,8,4]{2,1,0} parameter(0)
+  %t.5 = s32[] parameter(1)
+  ROOT %x.2 = f32[1,8,4]{2,1,0} dynamic-slice(%whole.5, %t.5), dynamic_slice_sizes={1,8,4}
+}
+
+%body (state: (s32[], f32[8,4], f32[5,8,4])) -> (s32[], f32[8,4], f32[5,8,4]) {
+  %state = (s32[], f32[8,4]{1,0}, f32[5,8,4]{2,1,0}) parameter(0)
+  %t = s32[] get-tuple-element(%state), index=0
+  %h = f32[8,4]{1,0} get-tuple-element(%state), index=1
+  %w = f32[4,4]{1,0} get-tuple-element(%state), index=2
+  %whole = f32[5,8,4]{2,1,0} get-tuple-element(%state), index=3
+  %new = f32[8,4]{1,0} fusion(%whole, %t, %w, /*index=3*/%h), kind=kLoop, calls=%cut
+  %put.1 = (f32[5,8,4]{2,1,0}, f32[8]{0}) fusion(%whole, %t, %new), kind=kLoop, calls=%put
+  %start = ((f32[5,8,4]{2,1,0}, s32[]), f32[1,8,4]{2,1,0}, u32[]) fusion-start(%whole, %t), kind=kCustom, calls=%next
+  %done = f32[1,8,4]{2,1,0} fusion-done(%start)
+  %copy = f32[8,4]{1,0} copy(%new)
+  ROOT %tuple = (s32[], f32[8,4]{1,0}, f32[5,8,4]{2,1,0}) tuple(%t, %copy, %whole)
+}
+
+%condition (state.1: (s32[], f32[8,4], f32[5,8,4])) -> pred[] {
+  ROOT %less = pred[] constant(true)
+}
+
+ENTRY %main (xs: f32[5,8,4]) -> f32[] {
+  %xs = f32[5,8,4]{2,1,0} parameter(0)
+  ROOT %while = (s32[], f32[8,4]{1,0}, f32[5,8,4]{2,1,0}) while(%xs), condition=%condition, body=%body
+}
+"""
+
+
+def test_a_step_launches_kernels_and_moves_the_parts_that_they_take():
+    program = hlo.read(STEP)
+    (loop,) = hlo.loops(program)
+    assert hlo.body(loop) == "body"
+    names = [at.name for at in hlo.launched(program, "body")]
+    assert names == ["new", "put.1", "start", "copy"]
+    h = 8 * 4 * 4
+    cut = h + 4 + 4 * 4 * 4 + h  # x, t, w and the new h; no old h
+    put = 4 + h + h + 8 * 4  # t, h, a step of all, the sums
+    start = h + 4 + h
+    assert hlo.moved(program, "body") == cut + put + start + 2 * h
+    assert hlo.moved(program, program.entry) == 0

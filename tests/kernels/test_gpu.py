@@ -16,7 +16,14 @@ from jax.experimental import rnn
 
 import rnnjax
 from rnnjax import kernels, scan
-from rnnjax.kernels import cudnn, cudnn_layout, equations, pallas, primitives
+from rnnjax.kernels import (
+    cudnn,
+    cudnn_layout,
+    equations,
+    pallas,
+    primitives,
+    shared_memory,
+)
 
 from .test_primitives import (
     BATCH,
@@ -73,11 +80,16 @@ def make(name, traversal, input_size=3, hidden_size=5):
     return BUILD[name](input_size, hidden_size, traversal=traversal)
 
 
-def lowered(fun, *args):
-    """The program for an NVIDIA GPU, in text, which needs no GPU."""
-    device = jax.sharding.AbstractDevice("NVIDIA H100", None, "gpu")
+def on_a(kind):
+    """Lower for this NVIDIA GPU, which need not be there."""
+    device = jax.sharding.AbstractDevice(f"NVIDIA {kind}", None, "gpu")
     mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
-    with jax.sharding.use_abstract_mesh(mesh):
+    return jax.sharding.use_abstract_mesh(mesh)
+
+
+def lowered(fun, *args, kind="H100"):
+    """The program for an NVIDIA GPU, in text, which needs no GPU."""
+    with on_a(kind):
         traced = jax.jit(fun).trace(*args)
         return str(traced.lower(lowering_platforms=("cuda",)).as_text())
 
@@ -152,6 +164,11 @@ def test_pallas_at_sizes_that_fill_no_block(name, batch, time, input_size, hidde
     assert_close(run(INTERPRETED[name]), run(scan.fused))
 
 
+def test_pallas_at_the_most_units_that_fit_in_float32():
+    assert shared_memory.fits(equations.GRU, 128, jnp.float32, within=227)
+    test_pallas_at_sizes_that_fill_no_block("gru", 2, 2, 3, 128)
+
+
 @pytest.mark.parametrize("name", BUILD)
 def test_pallas_without_examples(name):
     fun, args = gradient(make(name, INTERPRETED[name]), batch=0)
@@ -174,25 +191,47 @@ def test_pallas_in_bfloat16_is_close_to_float32(name, transformation):
 
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.parametrize(
-    ("name", "hidden_size", "dtype", "calls"),
+    ("name", "hidden_size", "dtype", "kind", "calls"),
     [
-        ("lstm", 5, "float32", 2),
-        ("lstm", 64, "float32", 2),
-        ("lstm", 65, "float32", 0),
-        ("lstm", 128, "bfloat16", 0),
-        ("gru", 5, "float32", 2),
-        ("gru", 65, "float32", 0),
-        ("gru", 128, "bfloat16", 2),
-        ("gru", 129, "bfloat16", 0),
+        ("lstm", 5, "float32", "L4", 2),
+        ("lstm", 64, "float32", "L4", 2),
+        ("lstm", 65, "float32", "H100", 0),
+        ("lstm", 65, "bfloat16", "L4", 0),
+        ("lstm", 128, "bfloat16", "A100-SXM4-80GB", 2),
+        ("lstm", 129, "bfloat16", "H100", 0),
+        ("gru", 5, "float32", "L4", 2),
+        ("gru", 65, "float32", "A100-SXM4-80GB", 0),
+        ("gru", 128, "float32", "GH200 480GB", 2),
+        ("gru", 128, "bfloat16", "L4", 0),
+        ("gru", 129, "bfloat16", "H100", 0),
     ],
 )
-def test_pallas_lowers_for_a_gpu_while_the_weights_fit(name, hidden_size, dtype, calls):
+def test_pallas_lowers_for_a_gpu_while_the_weights_fit(
+    name, hidden_size, dtype, kind, calls
+):
     """One kernel forward and one backward, or the plain loops."""
     cell = make(name, PALLAS[name], 3, hidden_size)
     fun, args = gradient(cell, dtype=jnp.dtype(dtype))
-    text = lowered(fun, *args)
+    text = lowered(fun, *args, kind=kind)
     assert len(re.findall(r"custom_call @\S*triton", text)) == calls
     assert ("stablehlo.while" in text) == (calls == 0)
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("dtype", "setting", "calls"),
+    [
+        ("float32", "tensorfloat32", 2),
+        ("float32", "float32", 0),
+        ("float32", "highest", 0),
+        ("bfloat16", "float32", 2),
+    ],
+)
+def test_pallas_rounds_factors_or_leaves_them_to_the_default(dtype, setting, calls):
+    fun, args = gradient(make("lstm", kernels.lstm_pallas), dtype=jnp.dtype(dtype))
+    with jax.default_matmul_precision(setting):
+        text = lowered(fun, *args)
+    assert len(re.findall(r"custom_call @\S*triton", text)) == calls
 
 
 @pytest.mark.parametrize("name", BUILD)
@@ -395,9 +434,13 @@ def test_cudnn_lowers_for_a_gpu(tmp_path):
 def test_status_names_the_options_on_a_gpu(monkeypatch, why):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(cudnn, "reason", lambda: why)
-    status = kernels.status()
+    with on_a("H100"):
+        status = kernels.status()
     assert {lowering.name for lowering in status[1:]} == {"reference"}
     assert "lstm_cudnn" in status.lstm.reason
     assert why in status.lstm.reason
-    assert "gru_pallas, if reset_after=True" in status.gru.reason
+    most = "lstm_pallas up to 64 in float32 and 128 in bfloat16 units"
+    assert most in status.lstm.reason
+    most = "gru_pallas up to 128 in float32 and 128 in bfloat16 units, if reset_after"
+    assert most in status.gru.reason
     assert status.elman.reason == "there is no kernel for gpu"
