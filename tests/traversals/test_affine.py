@@ -55,7 +55,6 @@ def test_all_derivatives_to_rounding(name, walk):
 @pytest.mark.parametrize(
     ("cell", "dtype"),
     [
-        (CELLS["min_gru"](scan.associative), jnp.float64),
         (CELLS["stabilised"](scan.chunked(3)), jnp.float32),
         (CELLS["complex pair"](scan.associative), jnp.bfloat16),
     ],

@@ -7,7 +7,7 @@ import pytest
 
 import rnnjax
 from rnnjax import scan
-from rnnjax.testing import check_cell, drawing
+from rnnjax.testing import drawing
 from rnnjax.traversals import newton
 
 SETTINGS = {
@@ -77,11 +77,6 @@ def test_a_loose_tolerance_leaves_the_gradient_of_these_states():
     np.testing.assert_allclose(pushed, through, rtol=0.05, atol=1e-3)
     exact = rnnjax.elman(3, 4, traversal=scan.fused)
     assert 1e-8 < abs(h - exact.unroll(params, carry, xs)[1]).max() < 0.1
-
-
-def test_contract():
-    made = rnnjax.gru(3, 4, traversal=scan.newton(block=3))
-    check_cell(made, np.ones(3))
 
 
 @pytest.mark.parametrize(
