@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc):
     rows = []
     for walks in (AFFINE, NEWTON):
         places = list(itertools.product(range(len(CELLS)), walks.items()))
-        random.Random(options.product_seed).shuffle(places)
+        random.Random(options.draw_seed).shuffle(places)
         taken = ((n, w) for n, (_, w) in places if admitted(n, w))
         rows += taken if options.whole_product else itertools.islice(taken, 1)
     metafunc.parametrize("row", rows, ids=lambda row: str(walking(*row)[0]))

@@ -30,6 +30,7 @@ def everything(cell, given, xs, along):
     return out, grads, turned, pushed
 
 
+@pytest.mark.drawn(0.5)
 @pytest.mark.parametrize(
     ("name", "walk"),
     [
@@ -52,6 +53,7 @@ def test_all_derivatives_to_rounding(name, walk):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.parametrize(
     ("cell", "dtype"),
     [

@@ -45,6 +45,7 @@ def everything(cell, given, along):
     return out, grads, turned, pushed
 
 
+@pytest.mark.drawn(0.6)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_all_derivatives_are_exact_whatever_found_the_states(settings):
     """A gradient through the diagonal alone would be off in its first digit."""
@@ -79,6 +80,7 @@ def test_a_loose_tolerance_leaves_the_gradient_of_these_states():
     assert 1e-8 < abs(h - exact.unroll(params, carry, xs)[1]).max() < 0.1
 
 
+@pytest.mark.drawn(0.5)
 @pytest.mark.parametrize(
     ("made", "settings", "most"),
     [
