@@ -186,7 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{options.units} units, of the last three twice as many;", end=" ")
     print(f"- is more than {MOST} rounds\n")
     given = problems(options.units, options.steps)
-    print("| |", " | ".join(given), "|")
+    print("| walk |", " | ".join(given), "|")
     print("|---" * (len(given) + 1) + "|")
     exponents = [f"{lyapunov(problem):.3f}" for problem in given.values()]
     print("| Lyapunov exponent |", " | ".join(exponents), "|", flush=True)

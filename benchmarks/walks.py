@@ -12,6 +12,7 @@ walk returns is compared with the sequential one before anything is timed.
 """
 
 import argparse
+import importlib
 import importlib.metadata
 import importlib.util
 import statistics
@@ -64,7 +65,7 @@ def s5(params: Any, xs: jax.Array) -> jax.Array:
 
 def memax(params: Any, xs: jax.Array) -> jax.Array:
     """The same by memax."""
-    import memax.equinox.scans as scans
+    scans = importlib.import_module("memax.equinox.scans")
 
     def one(a, b):
         start = jnp.ones_like(a[0]), jnp.zeros_like(b[0])

@@ -8,7 +8,7 @@ import pytest
 import rnnjax
 from rnnjax import scan
 from rnnjax.testing import drawing
-from rnnjax.traversals import newton
+from rnnjax.traversals import linear, newton
 
 SETTINGS = {
     "full": {},
@@ -48,7 +48,6 @@ def everything(cell, given, along):
 @pytest.mark.drawn(0.6)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_all_derivatives_are_exact_whatever_found_the_states(settings):
-    """A gradient through the diagonal alone would be off in its first digit."""
     cell = rnnjax.lstm(3, 4, traversal=scan.newton(**settings))
     args = given(cell, scale=2.0)
     along = drawing.draw(jax.random.key(3), args, ())
@@ -57,6 +56,34 @@ def test_all_derivatives_are_exact_whatever_found_the_states(settings):
     expected = run(rnnjax.lstm(3, 4, traversal=scan.fused), args, along)
     for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_a_backward_pass_through_the_diagonal_would_be_wrong():
+    """That is the gradient which published forms with a diagonal Jacobian have."""
+    cell = rnnjax.elman(3, 4, traversal=scan.newton(jacobian="diagonal"))
+    params, carry, xs = given(cell, scale=2.0)
+
+    def outputs(xs):
+        return cell.unroll(params, carry, xs)[1]
+
+    def after(h, x):
+        return cell.step(params, h, x)[1]
+
+    ys, pull = jax.vjp(outputs, xs)
+    (ours,) = pull(jnp.cos(ys))
+    before = jnp.concatenate([carry[None], ys[:-1]])
+    full = jax.vmap(jax.jacfwd(after))(before, xs)
+
+    def through(jacobians):
+        back = jnp.concatenate([jnp.zeros((1, 4, 4)), jnp.flip(jacobians, 0)[:-1]]).mT
+        adjoint = jnp.flip(linear.prefix(back, jnp.flip(jnp.cos(ys), 0)), 0)
+        return jax.vmap(lambda h, x, d: jax.vjp(after, h, x)[1](d)[1])(
+            before, xs, adjoint
+        )
+
+    np.testing.assert_allclose(ours, through(full), rtol=1e-9, atol=1e-12)
+    wrong = abs(through(full * jnp.eye(4)) - ours).max() / abs(ours).max()
+    assert wrong > 0.1
 
 
 def test_a_loose_tolerance_leaves_the_gradient_of_these_states():
