@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rnnjax import structure
+from rnnjax import meshes, structure
 from rnnjax.cell import Carry
 from rnnjax.checks import size as checked_size
 from rnnjax.checks import time_steps
@@ -204,10 +204,9 @@ def _solved(solve, part, of_part, params, start, befores, zs):
         def next_units(h):
             return join(of_part(split(h), params, known, z))
 
-        constant, change = jax.linearize(next_units, jnp.zeros_like(join(start)))
-        one = jnp.eye(constant.shape[-1], dtype=constant.dtype)
-        each = jax.vmap(lambda row: change(jnp.broadcast_to(row, constant.shape)))
-        return jnp.moveaxis(each(one), 0, -1), constant
+        zero = meshes.varying(jnp.zeros_like(join(start)), start)
+        constant, change = jax.linearize(next_units, zero)
+        return linear.columns(change, zero), constant
 
     time = time_steps(zs)
     a, b = sums.at_all_times(coefficients, params, time, befores, zs)

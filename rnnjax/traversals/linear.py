@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from rnnjax import meshes
+
 # Matrices so small are multiplied element by element: no product of many small matrices
 # is as fast.
 _SMALL = 4
@@ -81,7 +83,7 @@ def chunks(a: Array, b: Array, size: int) -> Array:
         product, state = chunk
         return times(product, h) + state, h
 
-    zero = jnp.zeros_like(states[-1, 0])
+    zero = meshes.varying(jnp.zeros_like(states[-1, 0]), states)
     _, before = lax.scan(between, zero, (products[-1], states[-1]))
     h = states + times(products, before[None])
     return h.swapaxes(0, 1).reshape(count * size, *h.shape[2:])[:time]
@@ -90,6 +92,22 @@ def chunks(a: Array, b: Array, size: int) -> Array:
 def _after_zero(h: Array) -> Array:
     """What stood one step before."""
     return jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
+
+
+def columns(change: Callable[[Array], Array], h: Array) -> Array:
+    """The matrices ``(*units, m, m)`` of a linear map of ``h: (*units, m)``.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.traversals import linear
+    >>> linear.columns(lambda h: 2 * h, jnp.zeros((5, 2))).shape
+    (5, 2, 2)
+    """
+    one = jnp.eye(h.shape[-1], dtype=h.dtype)
+
+    def column(row):
+        return change(meshes.varying(jnp.broadcast_to(row, h.shape), h))
+
+    return jnp.moveaxis(jax.vmap(column)(one), 0, -1)
 
 
 def times(a: Array, h: Array) -> Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rnnjax import checks, structure
+from rnnjax import checks, meshes, structure
 from rnnjax.checks import time_steps
 from rnnjax.observation import observe
 from rnnjax.signals import Traversal, gated
@@ -318,6 +318,7 @@ def _found(
     states = jnp.broadcast_to(start, (*at.shape, *start.shape))
     infinite = jnp.asarray(jnp.inf, start.dtype)
     first = (states[:, 0], states, infinite, jnp.zeros((), jnp.int32))
+    first = meshes.mapped(meshes.varying(first, inputs), (start, inputs))
     _, states, residual, rounds = lax.while_loop(unfinished, again, first)
     states = states.reshape(-1, *start.shape)[:time]
     report = Report(rounds, residual, ~wrong(residual))
@@ -354,7 +355,7 @@ def _walked(settings: Settings, move: Move, h: Array, inputs: Any):
     def one(state, x):
         h, product = state
         after, change = jax.linearize(lambda h: move(h, x), h)
-        columns = _columns if settings.apart else _own_columns
+        columns = linear.columns if settings.apart else _own_columns
         jacobian = columns(change, h)
         if product is not None:
             jacobian = linear.times_matrix(jacobian, product)
@@ -370,13 +371,6 @@ def _walked(settings: Settings, move: Move, h: Array, inputs: Any):
     return jnp.concatenate([state[None], states]), product
 
 
-def _columns(change, h):
-    """The Jacobian ``(*units, m, m)`` of units that see only themselves."""
-    one = jnp.eye(h.shape[-1], dtype=h.dtype)
-    each = jax.vmap(lambda row: change(jnp.broadcast_to(row, h.shape)))
-    return jnp.moveaxis(each(one), 0, -1)
-
-
 def _own_columns(change, h):
     """What each unit does to itself, one unit after the other for want of memory."""
     size = h.shape[-1]
@@ -385,7 +379,8 @@ def _own_columns(change, h):
     def of_unit(i):
         def column(row):
             only = jnp.zeros((math.prod(h.shape[:-1]), size), h.dtype).at[i].set(row)
-            return change(only.reshape(h.shape)).reshape(-1, size)[i]
+            only = meshes.varying(only.reshape(h.shape), h)
+            return change(only).reshape(-1, size)[i]
 
         return jax.vmap(column, out_axes=1)(one)
 
