@@ -72,7 +72,8 @@ def test_which_cells_are_affine():
         for number, (cell, _) in enumerate(CELLS)
         if admitted(number, scan.associative)
     }
-    assert {"min_gru(2, 3)", "min_lstm(2, 3)", "sru(2, 3)"} <= found
+    assert {"min_gru(2, 3)", "min_lstm(2, 3)", "sru(2, 3)", "lru(2, 3)"} <= found
+    assert {"mlstm(2, 2)", "delta_net(2, 2)", "gated_delta_net(2, 2)"} <= found
     refused = {"gru(2, 3)", "indrnn(2, 3)", "sru(2, 2, recurrent_gates=True)"}
     assert not refused & found
 
