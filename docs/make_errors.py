@@ -707,6 +707,36 @@ SECTIONS: dict[str, list[Entry]] = {
             "rnnjax.lstm(5, 4, activation=jax.nn.relu)",
         ),
         Entry(
+            "a prefix scan of a step that is not affine",
+            "gru = rnnjax.gru(5, 4, traversal=rnnjax.scan.associative)\n"
+            "weights = gru.init(key)\n"
+            "gru.unroll(weights, gru.initial_carry(weights), xs)",
+            "What stands before the semicolon is in the step, see\n"
+            "[choosing how time is walked](walks.md).",
+            "gru = rnnjax.gru(5, 4, traversal=rnnjax.scan.newton())\n"
+            "weights = gru.init(key)\n"
+            "gru.unroll(weights, gru.initial_carry(weights), xs)",
+        ),
+        Entry(
+            "chunks without steps",
+            "rnnjax.scan.chunked(0)",
+            "About the square root of the sequence's length is a good size.",
+            "rnnjax.scan.chunked(32)",
+        ),
+        Entry(
+            "Newton's method with nothing but damping",
+            "rnnjax.scan.newton(damping=1.0)",
+            "Zero is Newton's method itself; most recurrences need no damping.",
+            "rnnjax.scan.newton(damping=0.5)",
+        ),
+        Entry(
+            "a report of rounds where there are none",
+            "rnnjax.newton_report(cell, params, carry, xs)",
+            "Only `scan.newton` takes rounds, of which there is something to report.",
+            "solved = rnnjax.lstm(5, 4, traversal=rnnjax.scan.newton())\n"
+            "rnnjax.newton_report(solved, params, carry, xs)",
+        ),
+        Entry(
             "a merge by its name",
             'rnnjax.bidirectional(cell, merge="sum")',
             "Keras has words for it; here it is a function of the outputs.",

@@ -17,7 +17,15 @@ from rnnjax import (
     testing,
     training,
 )
-from rnnjax.analysis import Description, Trace, carry_gradients, describe, plot, trace
+from rnnjax.analysis import (
+    Description,
+    Trace,
+    carry_gradients,
+    describe,
+    newton_report,
+    plot,
+    trace,
+)
 from rnnjax.batch import carry_spec, output_spec, static_unroll, unroll
 from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, Keys, NoStepError, Reset, Spec, constructor
@@ -326,6 +334,7 @@ __all__ = [
     "min_lstm",
     "mlstm",
     "nas",
+    "newton_report",
     "observe",
     "online",
     "output_spec",

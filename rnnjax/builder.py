@@ -1,5 +1,6 @@
 """From two functions of one example to a cell."""
 
+import functools
 from typing import Any
 
 import jax
@@ -85,6 +86,7 @@ def recurrence(
     def first_carry(params):
         return initial_carry(computed(params))
 
+    @functools.wraps(step)
     def own_step(params, carry, z):
         return guards.returned(_place(step), step(params, carry, z), carry)
 

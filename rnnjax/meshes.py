@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def varying(tree: Any, *others: Any) -> Any:
@@ -40,6 +41,34 @@ def varying(tree: Any, *others: Any) -> Any:
 
 def _varying_axes(leaf: Any) -> frozenset[Any]:
     return jax.typeof(leaf).manual_axis_type.varying
+
+
+def mapped(tree: Any, like: Any) -> Any:
+    """``tree``, mapped by each `jax.vmap` that maps a floating leaf of ``like``.
+
+    A loop whose condition is mapped broadcasts what it carries, at which JAX loses the
+    mesh if its axes are explicit. Where they are not, nothing is done.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax import meshes
+    >>> meshes.mapped(0, jnp.ones(3))
+    0
+    """
+    if AxisType.Explicit not in jax.sharding.get_abstract_mesh().axis_types:
+        return tree
+    ones = [
+        a.ravel()[0].astype(jnp.float32)
+        for a in jax.tree.leaves(like)
+        if jnp.issubdtype(a.dtype, jnp.floating)
+    ]
+    total = sum(ones)
+    # It depends on the total, and is false whatever this is.
+    never = (total != total) & (total == total)
+
+    def one(a):
+        return jnp.where(never, jnp.zeros_like(a), a)
+
+    return jax.tree.map(one, tree)
 
 
 def rows_like(a: Any, ndim: int) -> NamedSharding | None:

@@ -15,20 +15,26 @@ from rnnjax.signals import (
     split_reset,
     zero_padding,
 )
+from rnnjax.traversals.affine import associative, chunked
 from rnnjax.traversals.checkpointed import checkpointed
 from rnnjax.traversals.deferred import deferred
 from rnnjax.traversals.fused import fused
 from rnnjax.traversals.hoisted import hoisted
+from rnnjax.traversals.newton import Report, newton
 from rnnjax.traversals.static import static
 
 __all__ = [
+    "Report",
     "Traversal",
+    "associative",
     "checkpointed",
+    "chunked",
     "default",
     "deferred",
     "flip",
     "fused",
     "hoisted",
+    "newton",
     "split_key",
     "split_reset",
     "static",

@@ -90,6 +90,7 @@ def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:
             x, valid, restart = x
             return project(params[0], x), valid, restart
 
+        @functools.wraps(step)
         def gated_step(params, carry, z):
             params, start = params
             z, valid, restart = z

@@ -49,6 +49,7 @@ INTERNAL = {
     "rnnjax.online.stepping",
     "rnnjax.programs",
     "rnnjax.signals",
+    "rnnjax.structure",
     "rnnjax.testing.comparing",
     "rnnjax.testing.drawing",
     "rnnjax.training.batches",

@@ -102,6 +102,11 @@ class Known(NamedTuple):
     equations: Equations
     step: Callable[[Any, Any, Any], tuple[Any, Any]]
 
+    @property
+    def __wrapped__(self) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+        """The step itself, for who asks what it is called."""
+        return self.step
+
     def __call__(self, params: Any, carry: Any, z: Any) -> tuple[Any, Any]:
         return self.step(params, carry, z)
 

@@ -1,16 +1,14 @@
 """Compute the gradients of the params after the loop."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from rnnjax.checks import time_steps
 from rnnjax.signals import gated
-from rnnjax.traversals import sums
+from rnnjax.traversals import floats, sums
 
 
 @gated
@@ -39,16 +37,16 @@ def _deferred(step, params, carry, zs):
 def _deferred_jvp(step, primals, tangents):
     # Leaves that are not floating (flags, counters, keys) have no tangent: they are
     # taken out of everything that is differentiated and handed in beside it.
-    (params, rest_params), _, (zs, rest_zs) = map(_split, primals)
-    d_params, d_carry, d_zs = (_floats(tangent) for tangent in tangents)
+    (params, rest_params), _, (zs, rest_zs) = map(floats.split, primals)
+    d_params, d_carry, d_zs = (floats.tangents(tangent) for tangent in tangents)
 
     def floating_step(params, carry, z, rest_carry, rest_z):
-        whole = (_join(params, rest_params), _join(carry, rest_carry))
-        return _split(step(*whole, _join(z, rest_z)))
+        whole = (floats.join(params, rest_params), floats.join(carry, rest_carry))
+        return floats.split(step(*whole, floats.join(z, rest_z)))
 
     def forward(state, z):
         after, y = step(primals[0], state, z)
-        return after, (_split(state), y)
+        return after, (floats.split(state), y)
 
     last, ((before, rest_before), ys) = lax.scan(forward, primals[1], primals[2])
 
@@ -73,31 +71,6 @@ def _deferred_jvp(step, primals, tangents):
     inputs = (before, rest_before, zs, rest_zs, deltas)
     d_last, d_ys = lax.scan(linear, d_carry, inputs)
     out = (last, ys)
-    return out, jax.tree.map(_tangent, out, _join((d_last, d_ys), _split(out)[1]))
-
-
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
-
-
-def _split(tree: Any) -> tuple[Any, Any]:
-    """The floating leaves and the others, each with None in the other's places."""
-    floats = jax.tree.map(lambda a: a if _is_float(a) else None, tree)
-    return floats, jax.tree.map(lambda a: None if _is_float(a) else a, tree)
-
-
-def _join(floats: Any, rest: Any) -> Any:
-    return jax.tree.map(
-        lambda a, b: b if a is None else a, floats, rest, is_leaf=lambda a: a is None
+    return out, jax.tree.map(
+        floats.tangent, out, floats.join((d_last, d_ys), floats.split(out)[1])
     )
-
-
-def _floats(tangents: Any) -> Any:
-    no_tangent = jax.dtypes.float0
-    return jax.tree.map(lambda t: None if t.dtype == no_tangent else t, tangents)
-
-
-def _tangent(primal: Any, tangent: Any) -> Any:
-    if _is_float(primal):
-        return tangent
-    return np.zeros(jnp.shape(primal), jax.dtypes.float0)

@@ -633,6 +633,26 @@ MISUSES = {
         ValueError,
         r"rnnjax.kernels.lstm computes .* by itself; .*rnnjax.scan.default",
     ),
+    "a prefix scan of a step that is not affine": (
+        lambda: run(cell=rnnjax.gru(5, 4, traversal=rnnjax.scan.associative)),
+        ValueError,
+        r"gru: a sigmoid of the carry, .*; scan.associative takes .*scan.default",
+    ),
+    "chunks without steps": (
+        lambda: rnnjax.scan.chunked(0),
+        ValueError,
+        r"size is 0; expected a positive integer. Write size=8",
+    ),
+    "Newton's method with nothing but damping": (
+        lambda: rnnjax.scan.newton(damping=1.0),
+        ValueError,
+        r"damping is 1.0; expected a number from 0 to less than 1.*damping=0.5",
+    ),
+    "a report of rounds where there are none": (
+        lambda: rnnjax.newton_report(CELL, params(), start(), xs()),
+        ValueError,
+        r"cell is lstm\(5, 4\), of which no part walks .*scan.newton",
+    ),
     "a merge by its name": (
         lambda: rnnjax.bidirectional(CELL, merge="sum"),
         TypeError,

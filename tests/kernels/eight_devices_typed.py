@@ -33,6 +33,8 @@ SOME = [
 OTHERS = [
     rnnjax.mgu(2, 3, traversal=rnnjax.scan.hoisted),
     rnnjax.mgu(2, 3, traversal=rnnjax.scan.checkpointed),
+    rnnjax.min_gru(2, 3, traversal=rnnjax.scan.chunked(2)),
+    rnnjax.mgu(2, 3, traversal=rnnjax.scan.newton(max_iterations=9)),
     rnnjax.bidirectional(rnnjax.mgu(2, 3)),
     rnnjax.residual(rnnjax.lstm(2, 2)),
 ]
