@@ -85,7 +85,7 @@ def draw(tree):
     return jax.tree.map(lambda a: jnp.asarray(RNG.normal(size=a.shape) * 0.7), tree)
 
 
-@pytest.mark.parametrize(("cell", "paper"), CASES, ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize(("cell", "paper"), CASES, ids=[repr(c)[:40] for c, _ in CASES])
 def test_cell_is_its_paper(cell, paper):
     params = draw(cell.init(jax.random.key(0)))
     carry = draw(cell.initial_carry(params))
