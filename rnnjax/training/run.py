@@ -37,6 +37,7 @@ def fit(
     evaluate: Callable[[Params], dict[str, Any]] = lambda params: {},
     history: Sequence[dict[str, Any]] = (),
     stop: Callable[[list[dict[str, Any]]], bool] = lambda history: False,
+    on_epoch: Callable[[dict[str, Any]], Any] = lambda record: None,
     overwrite: bool = False,
     mesh: Mesh | None = None,
 ) -> tuple[TrainState, list[dict[str, Any]]]:
@@ -64,6 +65,8 @@ def fit(
       history: what `resume` returns with the state.
       stop: asked before the first epoch and after each whether the history so far is
         enough, for example because a score has not improved for three epochs.
+      on_epoch: called with a copy of the record of each epoch once that is saved and
+        logged, by the process that logs; for loggers such as TensorBoard.
       overwrite: replace the run that ``out`` holds, if there is one.
       mesh: a `jax.sharding.Mesh` with an axis ``"data"``, over which the data are
         divided.
@@ -167,6 +170,7 @@ def fit(
                     with (out / _LOG).open("ab") as file:
                         file.write(_json_line(record))
                     say(epoch_line(record, epochs))
+                    on_epoch(dict(record))
                 if stop(history):
                     break
     except KeyboardInterrupt as interrupt:

@@ -24,7 +24,13 @@ from rnnjax import cells, interop
 pytestmark = pytest.mark.float32
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
-NAMES = {"torch": "torch", "keras": "Keras", "flax": "Flax", "haiku": "Haiku"}
+NAMES = {
+    "torch": "torch",
+    "keras": "Keras",
+    "flax": "Flax",
+    "haiku": "Haiku",
+    "equinox": "Equinox",
+}
 BATCH, TIME, INPUTS, HIDDEN = 3, 7, 5, 8
 LENGTHS: Any = np.array([7, 3, 5])
 
@@ -721,6 +727,114 @@ def haiku_all_states(row):
     close(traced["c"], states.cell[0])
 
 
+# Equinox ----------------------------------------------------------------------------
+
+
+def equinox_module(code):
+    """A module of Equinox with random weights of its own."""
+    eqx = pytest.importorskip("equinox")
+    return eqx, eval(code, vars(eqx.nn) | {"key": jax.random.key(7)})
+
+
+def equinox_lstm():
+    eqx, module = equinox_module("LSTMCell(5, 8, key=key)")
+    return eqx, module, interop.from_equinox(vars(module)).params
+
+
+def equinox_scan(module, xs, **options):
+    """The states of one sequence, the last of them apart."""
+    state = jnp.zeros(HIDDEN)
+    state = (state, state) if module.weight_hh.shape[0] == 4 * HIDDEN else state
+    return jax.lax.scan(lambda s, x: (module(x, s),) * 2, state, xs, **options)
+
+
+def equinox_cell(row):
+    _, module = equinox_module(row.theirs[0])
+    found, params, _ = interop.from_equinox(vars(module))
+    assert found == row.run()
+    _, states = jax.vmap(functools.partial(equinox_scan, module))(XS)
+    h = states[0] if isinstance(states, tuple) else states
+    close(unrolled(found, params)[1], h)
+
+
+def equinox_layer(row):
+    _, module = equinox_module(row.theirs[0])
+    xs: Any = np.arange(4) if "Embedding" in row.theirs[0] else random(4, 8)
+    params: Any = ()
+    if "Linear" in row.theirs[0]:
+        params = rnnjax.DenseParams(module.weight.T, module.bias)
+    elif "Embedding" in row.theirs[0]:
+        params = module.weight
+    close(row.run().unroll(params, (), jnp.asarray(xs))[1], jax.vmap(module)(xs))
+
+
+def equinox_step(row):
+    _, module, params = equinox_lstm()
+    names = {"cell": module, "x": XS[0, 0], "h": H[0], "c": C[0]}
+    h, c = eval(row.theirs[0], names)
+    carry, y = row.run(params, carry=rnnjax.LSTMCarry(C[0], H[0]), xs=XS)
+    close((carry.c, carry.h, y), (c, h, h))
+
+
+def equinox_walk(row):
+    _, module, params = equinox_lstm()
+    names = {"jax": jax, "cell": module, "state": (H[0], C[0]), "xs": XS[0]}
+    (h, c), _ = eval(row.theirs[0], names)
+    carry, _ = row.run(params, carry=rnnjax.LSTMCarry(C[0], H[0]))
+    close((carry.h, carry.c), (h, c))
+
+
+def equinox_reverse(row):
+    _, module, params = equinox_lstm()
+    _, (h, _) = equinox_scan(module, XS[0], reverse=True)
+    close(unrolled(row.run(), params)[1][0], h)
+
+
+def equinox_batch(row):
+    _, module, params = equinox_lstm()
+
+    def run(xs):
+        return equinox_scan(module, xs)
+
+    (h, c), (hs, _) = eval(row.theirs[0], {"jax": jax, "run": run, "xs": XS})
+    carry, ys = row.run(params)
+    close((carry.h, carry.c, ys), (h, c, hs))
+
+
+def equinox_lengths(row):
+    _, module, params = equinox_lstm()
+
+    def run(xs, length):
+        def step(old, inputs):
+            t, x = inputs
+            new = module(x, old)
+            names = {"jnp": jnp, "t": t, "length": length}
+            return tuple(
+                eval(row.theirs[0], names | {"new": n, "old": o})
+                for n, o in zip(new, old, strict=True)
+            ), None
+
+        zero = jnp.zeros(HIDDEN)
+        return jax.lax.scan(step, (zero, zero), (jnp.arange(TIME), xs))[0]
+
+    carry, _ = row.run(params)
+    close((carry.h, carry.c), jax.vmap(run)(XS, LENGTHS))
+
+
+def equinox_gradient(row):
+    eqx, module, params = equinox_lstm()
+    xs = names_of("equinox")["xs"]  # those that the page's loss reads
+
+    def loss(model):
+        _, (hs, _) = jax.vmap(functools.partial(equinox_scan, model))(xs)
+        return jnp.mean(hs**2)
+
+    theirs = eval(row.theirs[0], {"eqx": eqx, "loss": loss, "model": module})
+    ours = row.run(params)
+    transposed = (theirs.weight_ih.T, theirs.weight_hh.T, theirs.bias)
+    close((ours.w_ih, ours.w_hh, ours.b), transposed)
+
+
 COMPARED: dict[tuple[str, str], Callable[[Row], None]] = {
     ("torch", "`nn.LSTM(5, 8)`"): torch_layer,
     ("torch", "`nn.GRU(5, 8)`"): torch_layer,
@@ -815,6 +929,21 @@ COMPARED: dict[tuple[str, str], Callable[[Row], None]] = {
     ("haiku", "`hk.LSTMState(hidden, cell)`"): haiku_state,
     ("haiku", "`y, state = core(x, state)`"): haiku_step,
     ("haiku", "`return_all_states=True`"): haiku_all_states,
+    ("equinox", "`LSTMCell(5, 8, key=key)`"): equinox_cell,
+    ("equinox", "`GRUCell(5, 8, key=key)`"): equinox_cell,
+    ("equinox", "`LSTMCell(5, 8, use_bias=False, key=key)`"): equinox_cell,
+    ("equinox", "`Linear(8, 3, key=key)`"): equinox_layer,
+    ("equinox", "`Embedding(100, 5, key=key)`"): equinox_layer,
+    ("equinox", "`Dropout(0.5, inference=True)`"): equinox_layer,
+    ("equinox", "`cell(x, (h, c))`"): equinox_step,
+    (
+        "equinox",
+        "`jax.lax.scan(lambda s, x: (cell(x, s), None), state, xs)`",
+    ): equinox_walk,
+    ("equinox", "`jax.lax.scan(step, state, xs, reverse=True)`"): equinox_reverse,
+    ("equinox", "`jax.vmap(run)(xs)`"): equinox_batch,
+    ("equinox", "`jnp.where(t < length, new, old)`"): equinox_lengths,
+    ("equinox", "`eqx.filter_grad(loss)(model)`"): equinox_gradient,
 }
 # These run, and there is no number of theirs that they could be held against.
 NO_COMPUTATION = {
@@ -874,7 +1003,7 @@ def test_each_line_of_the_tables_gives_their_numbers(page, theirs, ours):
 
 def test_every_line_is_compared_or_says_why_not():
     found = [line[:2] for line in lines()]
-    assert len(found) == len(set(found)) > 85
+    assert len(found) == len(set(found)) > 97
     assert set(found) == COMPARED.keys() | NO_COMPUTATION.keys()
     assert not COMPARED.keys() & NO_COMPUTATION.keys()
 

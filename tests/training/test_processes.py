@@ -9,6 +9,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,7 +77,7 @@ def work(out, address, processes, process):
     jax.distributed.initialize(address, processes, process)
     mesh = jax.make_mesh((2 * processes,), ("data",))
     train = training.epoch(regression, OPTIMIZER, batch_size=16, mesh=mesh)
-    found = {}
+    found: dict[str, Any] = {}
 
     def fit(data, **options):
         state = start_of_regression(OPTIMIZER)
@@ -93,7 +94,9 @@ def work(out, address, processes, process):
     divided = wide(mesh, PartitionSpec("data"))
     found["npz"] = refused(lambda: training.save(out / "a.npz", divided, {}))
 
-    _, history = fit(Counted(process), steps=3, out=out / "counted")
+    found["reported"] = []
+    hook = found["reported"].append
+    _, history = fit(Counted(process), steps=3, out=out / "counted", on_epoch=hook)
     batches = Counted(9)
     state = start_of_regression(OPTIMIZER)
     training.resume(out / "counted", state, {}, data=batches, mesh=mesh)
@@ -151,6 +154,7 @@ def test_each_process_goes_on_where_its_own_batches_were(two):
     out, found = two
     assert [f["place"] for f in found] == [[0, 3], [1, 3]]
     assert found[0]["history"] == found[1]["history"]  # to the second
+    assert [f["reported"] for f in found] == [found[0]["history"], []]
     with pytest.raises(ValueError, match="state in each of 2 processes, and this run"):
         training.resume(
             out / "counted", start_of_regression(OPTIMIZER), {}, data=Counted(0)

@@ -276,6 +276,31 @@ def test_a_run_stops_when_it_is_told_to(enough, tmp_path):
     assert fit(tmp_path, 5, history, stop=stop)[1] == history
 
 
+def test_a_hook_gets_each_record_once_it_is_saved(tmp_path):
+    seen, saved = [], []
+
+    def on_epoch(record):
+        seen.append(dict(record))
+        line = (tmp_path / "metrics.jsonl").read_text().splitlines()[-1]
+        saved.append(json.loads(line))
+        record.clear()  # its own copy: the history stays
+
+    _, history = fit(tmp_path, 2, evaluate=lambda params: {"a": 1}, on_epoch=on_epoch)
+    assert seen == saved == history
+    state, history = training.resume(tmp_path, start_of_regression(optax.adam(0.1)), {})
+
+    def broken(record):
+        raise OSError("no place on the disk of the logger")
+
+    with pytest.raises(OSError, match="of the logger"):
+        fit(tmp_path, 4, history, state, on_epoch=broken)
+    # That epoch is not lost, and those before it were not reported again.
+    state, history = training.resume(tmp_path, start_of_regression(optax.adam(0.1)), {})
+    assert [record["epoch"] for record in history] == [1, 2, 3]
+    fit(tmp_path, 4, history, state, on_epoch=lambda record: seen.append(record))
+    assert [record["epoch"] for record in seen] == [1, 2, 4]
+
+
 def test_environment_names_what_results_depend_on():
     line = training.environment()
     for part in ("cpu", jax.__version__, np.__version__, rnnjax.__version__):
