@@ -43,12 +43,6 @@ def pytest_addoption(parser):
         help="run all rows of tests of which each day runs a share",
     )
     parser.addoption(
-        "--whole-tpu",
-        action="store_true",
-        help="the TPU's kernels at every size, and under the contract; without it, at "
-        "a few sizes",
-    )
-    parser.addoption(
         "--kills",
         type=int,
         default=2,

@@ -151,26 +151,12 @@ def summed(name, program):
 
 
 UNITS = (64, 128, 256, 512, 1024)
-SIZES = [
-    (name, units, dtype)
-    for name in ("lstm", "gru", "elman")
-    for units in UNITS
-    for dtype in ("float32", "bfloat16")
-]
-SAMPLE = [
-    ("lstm", 64, "float32"),
-    ("lstm", 1024, "float32"),
-    ("gru", 512, "bfloat16"),
-    ("elman", 256, "float32"),
-]
 
 
-def pytest_generate_tests(metafunc):
-    if "units" in metafunc.fixturenames:
-        sizes = SIZES if metafunc.config.option.whole_tpu else SAMPLE
-        metafunc.parametrize(("name", "units", "dtype"), sizes)
-
-
+@pytest.mark.drawn(0.13)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("units", UNITS)
+@pytest.mark.parametrize("name", ["lstm", "gru", "elman"])
 def test_a_tpus_kernels_at_every_size(name, units, dtype):
     size = Size(batch=200, time=50, input_size=128, hidden_size=units)
     program = ahead_of_time.gradient(ahead_of_time.cells(size)[name], size)

@@ -11,6 +11,7 @@ import time
 
 import char_lm
 import command
+import flip_flop
 import forecast
 import many_hosts
 import mnist
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.float32
 
 RUNS: dict[str, Program] = {
     "char_lm": char_lm,
+    "flip_flop": flip_flop,
     "forecast": forecast,
     "many_hosts": many_hosts,
     "mnist": mnist,

@@ -135,15 +135,9 @@ def test_the_kernels_are_a_cells_under_transformations():
     assert_close(jax.tree.leaves(got), jax.tree.leaves(want))
 
 
-def pytest_generate_tests(metafunc):
-    if "cell_under_contract" in metafunc.fixturenames:
-        # A minute for each.
-        names = BUILD if metafunc.config.option.whole_tpu else []
-        metafunc.parametrize("cell_under_contract", names)
-
-
-def test_the_contract_holds(cell_under_contract):
-    name = cell_under_contract
+@pytest.mark.drawn(0.02)  # a minute for each
+@pytest.mark.parametrize("name", BUILD)
+def test_the_contract_holds(name):
     cell = BUILD[name][0](3, 5, traversal=interpreted(name))
     rnnjax.testing.check_cell(cell, draw(1, (3,)))
 
