@@ -90,7 +90,7 @@ CELLS = [
 ]
 
 
-@pytest.mark.drawn(0.2)
+@pytest.mark.drawn(0.15)
 @pytest.mark.parametrize(("cell", "x"), CELLS, ids=lambda v: repr(v)[:60])
 def test_contract(cell, x):
     check_cell(cell, x)

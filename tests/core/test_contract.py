@@ -91,6 +91,7 @@ def test_memoryless_cells(cell):
     testing.check_cell(cell, np.ones(3))
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.parametrize("cell", CELLS)
 def test_tokens_in_front(cell):
     embedded = rnnjax.stack(rnnjax.embedding(7, 3), CELLS[cell](3, 4))

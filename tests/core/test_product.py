@@ -21,7 +21,7 @@ from rnnjax import combinators, kernels, scan
 from rnnjax.testing import check_cell, drawing
 from rnnjax.testing.comparing import assert_equal, pulled_back
 
-SAMPLE = {"group": 12, "row": 4}
+SAMPLE = {"group": 8, "row": 3}
 
 WALKS = {
     "fused": scan.fused,

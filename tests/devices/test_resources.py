@@ -17,6 +17,7 @@ pytestmark = [
 H100 = shared_memory.KNOWN["H100"]
 
 
+@pytest.mark.drawn(0.4)
 @pytest.mark.parametrize(
     ("name", "units", "dtype", "signals"),
     [

@@ -100,7 +100,7 @@ def to_preload(compiler):
     return " ".join(found)
 
 
-@pytest.mark.drawn(0.5)
+@pytest.mark.drawn(0.35)
 def test_handlers_run_clean_under_a_running_jax(tmp_path, monkeypatch):
     compiler = build.find_compiler()
     preloaded = to_preload(compiler) if compiler else None
