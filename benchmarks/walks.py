@@ -9,12 +9,18 @@ method. The milliseconds are medians of alternating rounds, forward / forward an
 backward; megabytes are the temporary memory, and Mflop the work, of the compiled
 program with the gradient, in which the compiler counts the body of a loop once. What a
 walk returns is compared with the sequential one before anything is timed.
+
+With ``--platform tpu`` or ``--platform cuda`` the programs with the gradient are
+compiled for a v5e or an H100, in an environment with their compilers (the extra
+``aot``) and with ``JAX_PLATFORMS=cpu``. The table has their loops, temporary memory,
+and, from the TPU's compiler, bytes and work, the body of a loop once.
 """
 
 import argparse
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import statistics
 import sys
 import time
@@ -26,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnjax
+from benchmarks import ahead_of_time, topologies
 from rnnjax import scan
 
 # batch, time, units
@@ -74,34 +81,40 @@ def memax(params: Any, xs: jax.Array) -> jax.Array:
     return jax.vmap(one)(*_coefficients(params, xs))
 
 
-def affine_walks(size: tuple[int, int, int]) -> list[Walk]:
-    """The walks of a minimal GRU."""
+def affine_cells(size: tuple[int, int, int]) -> dict[str, rnnjax.Cell]:
+    """A minimal GRU by each of our walks."""
     _, steps, units = size
     ours = SEQUENTIAL | {
         "associative": scan.associative,
         f"chunked({_root(steps)})": scan.chunked(_root(steps)),
     }
-    walks = [
-        unrolled(name, rnnjax.min_gru(8, units, traversal=walk))
-        for name, walk in ours.items()
-    ]
+    return {
+        name: rnnjax.min_gru(8, units, traversal=walk) for name, walk in ours.items()
+    }
+
+
+def affine_walks(size: tuple[int, int, int]) -> list[Walk]:
+    """The walks of a minimal GRU."""
+    walks = [unrolled(name, cell) for name, cell in affine_cells(size).items()]
     peers = [Walk("as in S5", s5)]
     if importlib.util.find_spec("memax"):
         peers.append(Walk("memax", memax))
     return walks + peers
 
 
-def nonlinear_walks(size: tuple[int, int, int]) -> list[Walk]:
-    """The walks of a GRU."""
+def nonlinear_cells(size: tuple[int, int, int]) -> dict[str, rnnjax.Cell]:
+    """A GRU by each of our walks."""
     ours = SEQUENTIAL | {
         "newton": scan.newton(),
         "newton, block 16": scan.newton(block=16),
         "newton, diagonal": scan.newton(jacobian="diagonal"),
     }
-    return [
-        unrolled(name, rnnjax.gru(8, size[2], traversal=walk))
-        for name, walk in ours.items()
-    ]
+    return {name: rnnjax.gru(8, size[2], traversal=walk) for name, walk in ours.items()}
+
+
+def nonlinear_walks(size: tuple[int, int, int]) -> list[Walk]:
+    """The walks of a GRU."""
+    return [unrolled(name, cell) for name, cell in nonlinear_cells(size).items()]
 
 
 def _root(steps: int) -> int:
@@ -172,6 +185,26 @@ def table(cell: str, walks_of, make, sizes, rounds: int) -> None:
             print(f"| {' | '.join((*row, *numbers))} |", flush=True)
 
 
+def ahead_of_time_table(
+    cell: str, cells_of, sizes: list[tuple[int, int, int]], platforms: list[str]
+) -> None:
+    """Print what compilers of other platforms make of the gradients, untimed."""
+    print(f"\n| {cell}: B, T, H | chip | walk | loops | MB | accessed, MB | Mflop |")
+    print("|---|---|---|---:|---:|---:|---:|")
+    for (batch, steps, units), platform in itertools.product(sizes, platforms):
+        size = ahead_of_time.Size(batch, steps, 8, units)
+        for name, made in cells_of((batch, steps, units)).items():
+            program = ahead_of_time.gradient(made, size)
+            at = ahead_of_time.figures(
+                ahead_of_time.compiled(program, topologies.mesh(platform, 1))
+            )
+            numbers = (at.temporaries, at.accessed, at.flops)
+            row = [f"{batch}, {steps}, {units}", topologies.NAMES[platform], name]
+            row += [str(at.loops)]
+            row += ["-" if n is None else f"{n / 1e6:,.2f}" for n in numbers]
+            print(f"| {' | '.join(row)} |", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -181,8 +214,23 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("sizes", nargs="*", metavar="B,T,H")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--platform",
+        choices=topologies.NAMES,
+        action="append",
+        help="compile for it and time nothing; repeatable",
+    )
     options = parser.parse_args(arguments)
-    sizes = [tuple(map(int, size.split(","))) for size in options.sizes]
+    sizes: Any = [tuple(map(int, size.split(","))) for size in options.sizes]
+    if options.platform:
+        if why := topologies.missing():
+            parser.error(why)
+        print(f"jax {jax.__version__}, float32")
+        ways = (sizes or AFFINE, options.platform)
+        ahead_of_time_table("minimal GRU", affine_cells, *ways)
+        ways = (sizes or NONLINEAR, options.platform)
+        ahead_of_time_table("GRU", nonlinear_cells, *ways)
+        return 0
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}, float32; ", end="")
     if importlib.util.find_spec("memax"):
         print(f"memax {importlib.metadata.version('memax')}; ", end="")
