@@ -94,12 +94,12 @@ def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:
         def gated_step(params, carry, z):
             params, start = params
             z, valid, restart = z
-            before = carry if restart is None else _select(restart, start, carry)
+            before = carry if restart is None else select(restart, start, carry)
             after, y = step(params, before, z)
             if valid is None:
                 return after, y
             # A padded step does nothing at all: its reset does not count either.
-            return _select(valid, after, carry), _select(
+            return select(valid, after, carry), select(
                 valid, y, jax.tree.map(jnp.zeros_like, y)
             )
 
@@ -110,7 +110,14 @@ def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:
     return traversal
 
 
-def _select(where: Array, one: Any, other: Any) -> Any:
+def select(where: Array, one: Any, other: Any) -> Any:
+    """One pytree where a flag is true, the other where it is not.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax import signals
+    >>> signals.select(jnp.array(True), (jnp.ones(2),), (jnp.zeros(2),))
+    (Array([1., 1.], dtype=float32),)
+    """
     return jax.tree.map(functools.partial(jnp.where, where), one, other)
 
 

@@ -47,9 +47,7 @@ class Facts(NamedTuple):
 
 def facts(place: Place) -> Facts:
     """Those of a step; places in one form have the same."""
-    leaves, structure = jax.tree.flatten(place[1:])
-    forms = tuple((np.shape(a), jnp.result_type(a)) for a in leaves)
-    return _facts(place.cell, structure, forms)
+    return _facts(place.cell, *_form(place))
 
 
 @functools.lru_cache(maxsize=128)
@@ -73,6 +71,12 @@ def _facts(cell: Cell, structure: Any, forms: tuple) -> Facts:
             for run in _in_general(lambda p: place.move(p, state)[0], place.params)
         ]
         return Facts(places, reads, functools.reduce(_either, owners))
+
+
+def _form(place: Place) -> tuple[Any, tuple]:
+    """What two places must share for the same facts, besides their cell."""
+    leaves, structure = jax.tree.flatten(place[1:])
+    return structure, tuple((np.shape(a), jnp.result_type(a)) for a in leaves)
 
 
 def _somewhere(
@@ -168,9 +172,7 @@ def _either(one: Any, other: Any) -> Any:
 
 def of_rank_one(place: Place) -> None:
     """Refuse params that are not vectors, or matrices that multiply one vector each."""
-    leaves, structure = jax.tree.flatten(place[1:])
-    forms = tuple((np.shape(a), jnp.result_type(a)) for a in leaves)
-    for path, why in _of_other_ranks(place.cell, structure, forms):
+    for path, why in _of_other_ranks(place.cell, *_form(place)):
         raise ValueError(
             f"rule is kf_rtrl(), and params{path} of {place.cell} {why}; expected "
             "matrices that multiply one vector in a step. Write rnnjax.online.uoro()."

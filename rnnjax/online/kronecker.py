@@ -8,7 +8,7 @@ from jax import Array
 
 from rnnjax.online.generic import of_rank_one
 from rnnjax.online.learning import Rule
-from rnnjax.online.rules import ratio
+from rnnjax.online.rules import norm, ratio
 from rnnjax.online.stepping import Place
 
 
@@ -125,10 +125,6 @@ def _advanced(
 
     direct = jax.vmap(column, out_axes=1)(jnp.eye(leaf.shape[1], dtype=leaf.dtype))
     first, second = jax.random.rademacher(key_signs, (2,), leaf.dtype)
-    old = first * ratio(_norm(pushed), _norm(left))
-    new = second * ratio(_norm(direct), _norm(u))
+    old = first * ratio(norm(pushed), norm(left))
+    new = second * ratio(norm(direct), norm(u))
     return Factors(old * left + new * u, pushed / old + direct / new)
-
-
-def _norm(a: Array) -> Array:
-    return jnp.sqrt(jnp.square(a).sum())

@@ -11,7 +11,8 @@ from jax.tree_util import Partial
 
 from rnnjax import checks, forms
 from rnnjax.cell import Carry, Cell, Params
-from rnnjax.online.stepping import Move, Place, select
+from rnnjax.online.stepping import Move, Place
+from rnnjax.signals import select
 
 
 class Rule(NamedTuple):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnjax.cell import Params
 from rnnjax.online.learning import Rule
 
 
@@ -95,8 +96,8 @@ def uoro() -> Rule:
         )[1]
         signs = jax.random.rademacher(key, after.shape, after.dtype)
         (direct,) = pull(signs)
-        old = ratio(_norm(theta), _norm(pushed))
-        new = ratio(_norm(direct), _norm(signs))
+        old = ratio(norm(theta), norm(pushed))
+        new = ratio(norm(direct), norm(signs))
         return old * pushed + new * signs, jax.tree.map(
             lambda a, b: a / old + b / new, theta, direct
         )
@@ -108,7 +109,8 @@ def uoro() -> Rule:
     return Rule("uoro()", start, advance, back, draws=True)
 
 
-def _norm(tree):
+def norm(tree: Params) -> Array:
+    """Of all numbers in a pytree."""
     return jnp.sqrt(sum(jnp.square(a).sum() for a in jax.tree.leaves(tree)))
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import vectors
@@ -36,8 +34,3 @@ class Place(NamedTuple):
     def first(self, params: Params) -> Array:
         """The initial state."""
         return vectors.vector(self.cell.initial_carry(params))[0]
-
-
-def select(where: Array, one: Any, other: Any) -> Any:
-    """One pytree where a flag is true, the other where it is not."""
-    return jax.tree.map(lambda a, b: jnp.where(where, a, b), one, other)

@@ -6,7 +6,7 @@ import numpy as np
 
 from rnnjax import checks
 from rnnjax.online.learning import Rule
-from rnnjax.online.stepping import select
+from rnnjax.signals import select
 
 
 def tbptt(k1: int, k2: int) -> Rule:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
 
+from rnnjax import programs
 from rnnjax.structure import rules
 from rnnjax.structure.rules import AFFINE, CONSTANT, MAX_PLUS, OTHER, SHIFT
 
@@ -64,7 +65,7 @@ def _run(closed: Any, given: list[Followed | None]) -> list[Followed | None]:
 def _through(eqn: Any, inputs: list[Any]) -> list[Followed | None]:
     """What an equation makes of arrays of which at least one reads the carry."""
     primitive = eqn.primitive.name
-    inner = _inner(eqn)
+    inner = programs.inner(eqn) if primitive in rules.CALLS else None
     if inner is not None:
         return _called(eqn, _run(inner, inputs))
     if primitive in rules.PASSING and len(inputs) == len(eqn.outvars):
@@ -106,21 +107,6 @@ def _called(eqn: Any, results: list[Followed | None]) -> list[Followed | None]:
         else a._replace(kind=np.where(a.kind, OTHER, a.kind), why=(*a.why, own))
         for a in results
     ]
-
-
-class _Closed(NamedTuple):
-    jaxpr: Any
-
-
-def _inner(eqn: Any) -> Any:
-    """The jaxpr of a plain call."""
-    if eqn.primitive.name not in rules.CALLS:
-        return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = eqn.params.get(key)
-        if inner is not None:
-            return inner if hasattr(inner, "jaxpr") else _Closed(inner)
-    return None
 
 
 def _is_inexact(v: Any) -> bool:
