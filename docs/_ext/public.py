@@ -24,6 +24,7 @@ INTERNAL = {
     "rnnjax.export.graph",
     "rnnjax.export.nodes",
     "rnnjax.flax.modules",
+    "rnnjax.floats",
     "rnnjax.forms",
     "rnnjax.guards",
     "rnnjax.interop.arrays",
@@ -56,7 +57,6 @@ INTERNAL = {
     "rnnjax.training.devices",
     "rnnjax.training.files",
     "rnnjax.traversals",
-    "rnnjax.vectors",
     "rnnjax.version",
 }
 

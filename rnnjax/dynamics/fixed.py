@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnjax import checks, vectors
+from rnnjax import checks, floats
 from rnnjax.cell import Carry, Cell, Params
 
 
@@ -113,7 +113,7 @@ def fixed_points(
     values = np.linalg.eigvals(jacobian[chosen].astype(np.float64))
     largest = np.argsort(-np.abs(values), axis=1, kind="stable")
     origin = jax.tree.map(lambda a: jnp.asarray(a)[chosen], carries)
-    put = jax.vmap(lambda carry, flat: vectors.vector(carry)[1](flat))
+    put = jax.vmap(lambda carry, flat: floats.vector(carry)[1](flat))
     return FixedPoints(
         jax.tree.map(np.asarray, put(origin, found[chosen])),
         speed[chosen],
@@ -157,12 +157,12 @@ def _solve(cell, params, carries, x, tolerance, most):
     """From each start a state, what a step adds to it, and the step's Jacobian."""
 
     def from_one(carry):
-        first, put = vectors.vector(carry)
+        first, put = floats.vector(carry)
         eye = jnp.eye(first.size, dtype=first.dtype)
 
         def residual(c):
             after, _ = cell.step(params, put(c), x)
-            return vectors.vector(after)[0] - c
+            return floats.vector(after)[0] - c
 
         def goes_on(held):
             _, r, _, taken = held

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import Array
 
-from rnnjax import checks, vectors
+from rnnjax import checks, floats
 from rnnjax.cell import Carry, Cell, Params
 
 
@@ -88,11 +88,11 @@ def jacobians(cell: Cell, params: Params, carry: Carry, xs: Any) -> Array:
     carry = checks.carry(carry, cell.initial_carry(params))
 
     def step(carry, x):
-        flat, put = vectors.vector(carry)
+        flat, put = floats.vector(carry)
 
         def move(flat):
             after, _ = cell.step(params, put(flat), x)
-            return vectors.vector(after)[0], after
+            return floats.vector(after)[0], after
 
         jacobian, after = jax.jacfwd(move, has_aux=True)(flat)
         return after, jacobian
@@ -124,12 +124,12 @@ def linearize(cell: Cell, params: Params, carry: Carry, x: Any) -> Linearization
     checks.model(cell, params)
     carry = checks.carry(carry, cell.initial_carry(params))
     checks.arrays("x", x)
-    flat, put = vectors.vector(carry)
-    features, put_features = vectors.vector(x)
+    flat, put = floats.vector(carry)
+    features, put_features = floats.vector(x)
 
     def move(flat, features):
         after, _ = cell.step(params, put(flat), put_features(features))
-        return vectors.vector(after)[0]
+        return floats.vector(after)[0]
 
     jacobians = (jax.jacfwd(move, number)(flat, features) for number in (0, 1))
     return Linearization(move(flat, features), *jacobians)

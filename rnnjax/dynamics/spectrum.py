@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import checks, vectors
+from rnnjax import checks, floats
 from rnnjax.analysis.gradients import carry_gradients
 from rnnjax.cell import Carry, Cell, Params
 
@@ -71,7 +71,7 @@ def lyapunov(
     checks.model(cell, params)
     time = checks.time_steps(xs)
     carry = checks.carry(carry, cell.initial_carry(params))
-    first, _ = vectors.vector(carry)
+    first, _ = floats.vector(carry)
     size = first.size
     count = size if count is None else checks.size("count", count)
     if count > size:
@@ -92,11 +92,11 @@ def lyapunov(
 
     def step(held, x):
         carry, q = held
-        flat, put = vectors.vector(carry)
+        flat, put = floats.vector(carry)
 
         def move(flat):
             after, _ = cell.step(params, put(flat), x)
-            return vectors.vector(after)[0], after
+            return floats.vector(after)[0], after
 
         _, tangent, after = jax.linearize(move, flat, has_aux=True)
         pushed = jax.vmap(tangent, 1, 1)(q.astype(flat.dtype))

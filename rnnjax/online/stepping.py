@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from rnnjax import vectors
+from rnnjax import floats
 from rnnjax.cell import Carry, Cell, Params
 
 Move = Callable[[Params, Array], tuple[Array, Any]]
@@ -23,14 +23,14 @@ class Place(NamedTuple):
     @property
     def state(self) -> Array:
         """The carry, ``(n,)``."""
-        return vectors.vector(self.carry)[0]
+        return floats.vector(self.carry)[0]
 
     def move(self, params: Params, state: Array) -> tuple[Array, Any]:
         """The state after the step, and the output."""
-        put = vectors.vector(self.carry)[1]
+        put = floats.vector(self.carry)[1]
         after, y = self.cell.step(params, put(state), self.x)
-        return vectors.vector(after)[0], y
+        return floats.vector(after)[0], y
 
     def first(self, params: Params) -> Array:
         """The initial state."""
-        return vectors.vector(self.cell.initial_carry(params))[0]
+        return floats.vector(self.cell.initial_carry(params))[0]

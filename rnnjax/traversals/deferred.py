@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from rnnjax import floats
 from rnnjax.checks import time_steps
 from rnnjax.signals import gated
-from rnnjax.traversals import floats, sums
+from rnnjax.traversals import sums
 
 
 @gated

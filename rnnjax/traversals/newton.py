@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from rnnjax import checks, meshes, structure
+from rnnjax import checks, floats, meshes, structure
 from rnnjax.checks import time_steps
 from rnnjax.observation import observe
 from rnnjax.signals import Traversal, gated
-from rnnjax.traversals import floats, linear, sums
+from rnnjax.traversals import linear, sums
 from rnnjax.traversals.units import units
 
 JACOBIANS = ("full", "units", "diagonal")
