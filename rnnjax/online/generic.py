@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.tree_util import keystr, tree_leaves_with_path
 
 from rnnjax.cell import Cell
-from rnnjax.online.stepping import Place
+from rnnjax.online.stepping import Move, Place, whole
 
 NONE, MANY = -1, -2
 
@@ -45,20 +45,22 @@ class Facts(NamedTuple):
         return found
 
 
-def facts(place: Place) -> Facts:
-    """Those of a step; places in one form have the same."""
-    return _facts(place.cell, *_form(place))
+def facts(place: Place, view: Callable[[Place], Move] = whole) -> Facts:
+    """Those of a step as it is viewed; places in one form have the same."""
+    return _facts(view, place.cell, *_form(place))
 
 
 @functools.lru_cache(maxsize=128)
-def _facts(cell: Cell, structure: Any, forms: tuple) -> Facts:
+def _facts(
+    view: Callable[[Place], Move], cell: Cell, structure: Any, forms: tuple
+) -> Facts:
     with jax.ensure_compile_time_eval():
         draw = np.random.default_rng(0)
         place = _somewhere(cell, structure, forms, draw)
         state = place.state
         eye = jnp.eye(state.size, dtype=state.dtype)
         moved = np.zeros(eye.shape, bool)
-        for run in _in_general(lambda s: place.move(place.params, s)[0], state):
+        for run in _in_general(lambda s: view(place)(place.params, s)[0], state):
             push = jax.linearize(run, state)[1]
             moved |= np.asarray(jax.vmap(push, out_axes=1)(eye)) != 0
         places = _units(moved, place.carry)

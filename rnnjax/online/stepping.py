@@ -34,3 +34,8 @@ class Place(NamedTuple):
     def first(self, params: Params) -> Array:
         """The initial state."""
         return floats.vector(self.cell.initial_carry(params))[0]
+
+
+def whole(place: Place) -> Move:
+    """The step as it is."""
+    return place.move

@@ -15,7 +15,7 @@ from rnnjax.cell import Params
 from rnnjax.online import rules
 from rnnjax.online.generic import MANY, NONE, Facts, facts
 from rnnjax.online.learning import Rule
-from rnnjax.online.stepping import Move, Place
+from rnnjax.online.stepping import Move, Place, whole
 
 Blocks = Callable[[Move, Place, Facts], Array]
 """How the states of each unit depend on each other, ``(units, states, states)``."""
@@ -46,18 +46,7 @@ def units() -> Rule:
     >>> pull(jnp.ones(3)).w_ih.shape
     (2, 3)
     """
-
-    def alone(place: Place) -> None:
-        reads = facts(place).reads
-        after, before = np.nonzero(reads & ~np.eye(len(reads), dtype=bool))
-        if after.size:
-            raise ValueError(
-                f"rule is units(), and in {place.cell} unit {after[0]} reads unit "
-                f"{before[0]}; expected units that see only themselves. Write "
-                "rnnjax.online.rtrl(), or snap(1) for an approximation."
-            )
-
-    return _unitwise("units()", _apart, check=alone)
+    return _unitwise("units()", _apart, alone=True)
 
 
 def snap(n: int) -> Rule:
@@ -151,27 +140,34 @@ def e_prop() -> Rule:
     >>> pull(jnp.ones(3)).w_hh.shape
     (3, 12)
     """
-    return _unitwise("e_prop()", _apart, view=_without_products)
+    return _unitwise("e_prop()", _apart, view=_without_products, alone=True)
 
 
 def _unitwise(
     name: str,
     blocks: Blocks,
     *,
-    view: Callable[[Place], Move] = lambda place: place.move,
-    check: Callable[[Place], None] = lambda place: None,
+    view: Callable[[Place], Move] = whole,
+    alone: bool = False,
 ) -> Rule:
-    """The memory is, for each state of a unit, an array for each of the params."""
+    """The memory is, for each state of a unit, an array for each of the params.
+
+    With ``alone`` units must see only themselves, in the step as it is viewed.
+    """
+
+    def seen(place):
+        found = facts(place, view)
+        if alone:
+            _alone(name, place, found)
+        return found
 
     def start(place, key):
-        check(place)
-        found = facts(place)
+        found = seen(place)
         _owned(name, place, found)
         return _direct(place.first, place, found)
 
     def advance(place, memory, key):
-        check(place)
-        found, move = facts(place), view(place)
+        found, move = seen(place), view(place)
         direct = _direct(lambda p: move(p, place.state)[0], place, found)
         within = blocks(move, place, found)
 
@@ -185,7 +181,7 @@ def _unitwise(
         return tuple(one(k) for k in range(len(memory)))
 
     def back(place, memory, by_state):
-        found = facts(place)
+        found = facts(place, view)
         by_place = _at(by_state, found.places)
 
         def gathered(owner, *memory):
@@ -195,6 +191,16 @@ def _unitwise(
         return jax.tree.map(gathered, found.owners, *memory)
 
     return Rule(name, start, advance, back, view=view)
+
+
+def _alone(name: str, place: Place, found: Facts) -> None:
+    after, before = np.nonzero(found.reads & ~np.eye(len(found.reads), dtype=bool))
+    if after.size:
+        raise ValueError(
+            f"rule is {name}, and in {place.cell} unit {after[0]} reads unit "
+            f"{before[0]}; expected units that see only themselves. Write "
+            "rnnjax.online.rtrl(), or snap(1) for an approximation."
+        )
 
 
 def _owned(name: str, place: Place, found: Facts) -> None:

@@ -366,3 +366,10 @@ def test_what_a_step_connects_is_seen_whatever_the_values():
     assert found.places.tolist() == [[0, 3], [1, 4], [2, 5], [6, -1], [7, -1]]
     assert (found.owners[1].w_hh == generic.MANY).all()
     assert (found.owners[3].w == generic.NONE).all()
+
+
+def test_e_prop_refuses_units_that_see_others_without_a_product():
+    cell = ring(4)
+    learner = online.learner(cell, online.e_prop())
+    with pytest.raises(ValueError, match=r"rule is e_prop\(\).* unit 0 reads unit 3"):
+        learner.init(jnp.ones((2, 4)), jnp.ones(4))
