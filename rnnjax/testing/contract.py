@@ -298,8 +298,7 @@ class _Checks:
         if jax.config.read("jax_enable_x64"):
             dtypes.append(jnp.float64)
         for dtype in dtypes:
-            cast = functools.partial(drawing.cast, dtype=dtype)
-            params, xs = jax.eval_shape(cast, (self.params, self.xs))
+            params, xs = drawing.forms((self.params, self.xs), dtype)
             before = jax.eval_shape(self.cell.initial_carry, params)
             with _law_6(self.cell):
                 after, _ = jax.eval_shape(self.cell.unroll, params, before, xs)

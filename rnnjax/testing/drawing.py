@@ -1,4 +1,7 @@
-"""Data for the laws: drawn, perturbed, cast, cut and polluted trees of arrays."""
+"""Data for the laws: drawn, perturbed, cast, cut and polluted trees of arrays.
+
+All by NumPy where arrays are concrete: JAX would compile a program for each shape.
+"""
 
 from typing import Any
 
@@ -17,43 +20,55 @@ def cast(tree: Any, dtype: Any) -> Any:
     """The tree with its floating leaves cast, where there is a dtype to cast to."""
 
     def one(a):
-        a = jnp.asarray(a)
-        return a.astype(dtype) if dtype is not None and is_float(a) else a
+        a = np.asarray(a)
+        return jnp.asarray(a.astype(dtype) if is_float(a) and dtype is not None else a)
+
+    return jax.tree.map(one, tree)
+
+
+def forms(tree: Any, dtype: Any) -> Any:
+    """Shapes and dtypes of what `cast` returns."""
+
+    def one(a):
+        return jax.ShapeDtypeStruct(a.shape, dtype if is_float(a) else a.dtype)
 
     return jax.tree.map(one, tree)
 
 
 def draw(key: Array, tree: Any, leading: tuple[int, ...] = ()) -> Any:
     """Random arrays of the shapes in a tree, integers from 0 to those in it."""
-    leaves, structure = jax.tree.flatten(tree)
+    rng = _generator(key)
 
-    def one(key, a):
+    def one(a):
         shape = (*leading, *a.shape)
         if is_float(a):
-            return jax.random.normal(key, shape, a.dtype)
+            return jnp.asarray(rng.standard_normal(shape).astype(a.dtype))
         if not isinstance(a, jax.Array | np.ndarray):
             return jnp.zeros(shape, a.dtype)  # the weight of an integer output
-        return jax.random.randint(key, shape, 0, jnp.max(a) + 1, a.dtype)
+        return jnp.asarray(rng.integers(0, np.max(a) + 1, shape).astype(a.dtype))
 
-    keys = jax.random.split(key, len(leaves) + 1)[1:]
-    drawn = [one(k, a) for k, a in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
+    return jax.tree.map(one, tree)
 
 
 def perturbed(key: Array, tree: Any) -> Any:
     """Away from zeros and ones, where terms vanish and mistakes hide."""
-    leaves, structure = jax.tree.flatten(tree)
-    keys = jax.random.split(key, len(leaves) + 1)[1:]
-    moved = [
-        a + 0.3 * jax.random.normal(k, a.shape, a.dtype) if is_float(a) else a
-        for k, a in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, moved)
+    rng = _generator(key)
+
+    def one(a):
+        if not is_float(a):
+            return a
+        moved = np.asarray(a, np.float64) + 0.3 * rng.standard_normal(a.shape)
+        return jnp.asarray(moved.astype(a.dtype))
+
+    return jax.tree.map(one, tree)
+
+
+def _generator(key: Array) -> np.random.Generator:
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 def take(tree: Any, index: Any) -> Any:
     """The same index of every leaf."""
-    # NumPy, here and below: JAX would compile a program for each shape.
     return jax.tree.map(lambda a: np.asarray(a)[index], tree)
 
 
