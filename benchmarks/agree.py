@@ -14,6 +14,8 @@ LOSSES = 5e-3
 # With it a test tells only gross mistakes, so nothing is published that has not agreed
 # in float32 first.
 TF32 = 100.0
+# bfloat16 keeps 8 bits, and a library may round after every product or after none.
+BFLOAT16 = 500.0
 
 
 def tolerance(name: str) -> float:

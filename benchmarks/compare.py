@@ -1,6 +1,7 @@
 """Compare the libraries: ``python -m benchmarks.compare --help``."""
 
 import argparse
+import itertools
 import os
 import shlex
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 from benchmarks import agree, machine, processes, report, tables
 from benchmarks.peers import DEVICES
 from benchmarks.rounds import BUSY, Effort, Mismatch, Workers, run
-from benchmarks.workloads import CELLS, WORKLOADS
+from benchmarks.workloads import CELLS, DTYPES, WORKLOADS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,6 +97,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     several("--workloads", WORKLOADS, "rows", "all that the device has")
     several("--peers", DEVICES["gpu"], "libraries", "all that the device has")
     several("--cells", CELLS, "cells", "all")
+    several("--dtypes", DTYPES, "dtypes", "float32")
     parser.add_argument(
         "--device",
         choices=tuple(DEVICES),
@@ -180,6 +182,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
             'there is one, after pip install -e ".[cuda,peers]" and a torch with CUDA'
         )
     options.cells = options.cells or CELLS
+    options.dtypes = options.dtypes or DTYPES[:1]
     return options
 
 
@@ -212,13 +215,18 @@ def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
 def _measure(
     options: Any, workers: Workers, results: dict[str, Any], arrays: Path
 ) -> None:
-    slack = agree.TF32 if options.tf32 else 1.0
-    effort = Effort(options.rounds, options.seconds, options.warm, slack)
-    for letter in options.workloads:
-        print(f"\n{letter}: {WORKLOADS[letter].title}", flush=True)
+    slack = {
+        "float32": agree.TF32 if options.tf32 else 1.0,
+        "bfloat16": agree.BFLOAT16,
+    }
+    for letter, dtype in itertools.product(options.workloads, options.dtypes):
+        print(f"\n{letter}, {dtype}: {WORKLOADS[letter].title}", flush=True)
+        effort = Effort(options.rounds, options.seconds, options.warm, slack[dtype])
         for group in WORKLOADS[letter].groups(options.cells, options.quick):
-            if options.input_gradients:
-                group = [case._replace(input_gradients=True) for case in group]
+            if group[0].mode == "product" and dtype != "float32":
+                continue  # shares are of the float32 product
+            changed = {"input_gradients": options.input_gradients, "dtype": dtype}
+            group = [case._replace(**changed) for case in group]
             entries = run(group, workers, effort, arrays)
             results["cases"] += entries
             for entry in entries:

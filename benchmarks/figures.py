@@ -1,12 +1,13 @@
 """What follows from the measured times: means, ratios and shares."""
 
+import itertools
 import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from benchmarks import workloads
 from benchmarks.peers import ON_GPU, OURS
-from benchmarks.workloads import CELLS, CHUNK, GRID, Case
+from benchmarks.workloads import CELLS, CHUNK, DTYPES, GRID, Case
 
 BACKWARD_AIM = {"lstm": 1.4, "gru": 2.5, "elman": 1.5}
 NAMES = {"lstm": "LSTM", "gru": "GRU", "elman": "Elman"}
@@ -79,13 +80,18 @@ def _at_most(what: str, value: float, aim: float) -> Figure:
 
 
 def ratios(
-    entries: list[dict], cell: str, mode: str, against: str | None
+    entries: list[dict],
+    cell: str,
+    mode: str,
+    against: str | None,
+    dtype: str = "float32",
 ) -> dict[str, float]:
     """How many times faster than a peer, or the best JAX one (``None``), in A to H."""
     rows = {}
     for entry in entries:
         case = case_of(entry)
-        if case[:3] in ((letter, cell, mode) for letter in GRID):
+        kind = (case.cell, case.mode, case.dtype)
+        if case.workload in GRID and kind == (cell, mode, dtype):
             peer = against or best_jax_peer(entry)
             ratio = times_faster(entry, peer) if peer else None
             if ratio:
@@ -95,24 +101,24 @@ def ratios(
 
 def _means(entries: list[dict]) -> list[Figure]:
     figures = []
-    for against in ("torch", None):
-        for mode, mode_name in MODES.items():
-            for cell in CELLS:
-                rows = ratios(entries, cell, mode, against)
-                if not rows:
-                    continue
-                what = f"{against or 'best JAX library'} over ours, {NAMES[cell]} "
-                what += mode_name
-                mean_aim, least_aim = 2.0, None
-                if against == "torch":
-                    mean_aim = 1.3 if mode == "forward" else BACKWARD_AIM[cell]
-                    least_aim = 1.0
-                mean = geometric_mean(rows.values())
-                letters, worst = "".join(rows), min(rows, key=rows.__getitem__)
-                figures += [
-                    _ratio(f"{what}, mean of {letters}", mean, mean_aim),
-                    _ratio(f"{what}, least ({worst})", rows[worst], least_aim),
-                ]
+    kinds = itertools.product(("torch", None), MODES, CELLS, DTYPES)
+    for against, mode, cell, dtype in kinds:
+        rows = ratios(entries, cell, mode, against, dtype)
+        if not rows:
+            continue
+        what = f"{against or 'best JAX library'} over ours, {NAMES[cell]} {MODES[mode]}"
+        mean_aim, least_aim = 2.0, None
+        if against == "torch":
+            mean_aim = 1.3 if mode == "forward" else BACKWARD_AIM[cell]
+            least_aim = 1.0
+        if dtype != "float32":
+            what, mean_aim, least_aim = f"{what} in {dtype}", None, None
+        mean = geometric_mean(rows.values())
+        letters, worst = "".join(rows), min(rows, key=rows.__getitem__)
+        figures += [
+            _ratio(f"{what}, mean of {letters}", mean, mean_aim),
+            _ratio(f"{what}, least ({worst})", rows[worst], least_aim),
+        ]
     return figures
 
 
@@ -135,7 +141,7 @@ def _rates(entries: list[dict]) -> list[Figure]:
         case, seconds = case_of(entry), median(entry, OURS)
         if case.workload not in GRID or case.mode != "forward" or not seconds:
             continue
-        if case.hidden < 128:
+        if case.hidden < 128 or case.dtype != "float32":
             continue
         share = workloads.flops(case) / seconds / best
         aim = {128: 0.7}.get(case.hidden, 0.85 if case.hidden >= 256 else None)

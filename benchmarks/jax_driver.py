@@ -56,6 +56,9 @@ def prepare(build: Build, case: Case) -> Prepared:
         return _product(case)
     arrays = data(case)
     model = build(case, arrays.layers)
+    model = model._replace(
+        params=_cast(case, model.params), carry=_cast(case, model.carry)
+    )
     make = {
         "forward": _forward,
         "backward": _backward,
@@ -84,6 +87,16 @@ def _ready(function: Callable, args: tuple, outputs: Callable) -> Prepared:
     return Prepared(lambda: jax.block_until_ready(function(*args)), outputs, *seconds)
 
 
+def _cast(case: Case, tree: Any) -> Any:
+    """The tree as JAX arrays, floating ones in the dtype of the case."""
+
+    def one(a):
+        a = jnp.asarray(a)
+        return a.astype(case.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+
+    return jax.tree.map(one, tree)
+
+
 def _layout(model: Model, array: Any) -> Any:
     return jnp.swapaxes(array, 0, 1) if model.time_major else jnp.asarray(array)
 
@@ -92,7 +105,7 @@ def _forward(case: Case, model: Model, arrays: Data) -> Prepared:
     args = (model.params, _layout(model, arrays.xs), arrays.lengths)
     return _ready(
         jax.jit(model.unroll),
-        jax.tree.map(jnp.asarray, args),
+        _cast(case, args),
         lambda ys: {"ys": np.asarray(_layout(model, ys))},
     )
 
@@ -111,7 +124,7 @@ def _pullback(case: Case, model: Model, arrays: Data) -> tuple[Callable, tuple]:
         arrays.lengths,
         _layout(model, arrays.cotangent),
     )
-    return function, jax.tree.map(jnp.asarray, args)
+    return function, _cast(case, args)
 
 
 def _backward(case: Case, model: Model, arrays: Data) -> Prepared:
@@ -140,10 +153,9 @@ def _compile(case: Case, model: Model, arrays: Data) -> Prepared:
 
 def _train(case: Case, model: Model, arrays: Data) -> Prepared:
     optimizer = optax.adam(1e-3)
-    table = None if arrays.table is None else jnp.asarray(arrays.table)
-    dense = (jnp.asarray(arrays.w_out), jnp.asarray(arrays.b_out))
-    params: Any = (model.params, table, *dense)
-    xs = _layout(model, arrays.xs)
+    dense = (arrays.w_out, arrays.b_out)
+    params: Any = _cast(case, (model.params, arrays.table, *dense))
+    xs = _cast(case, _layout(model, arrays.xs))
     labels = _layout(model, arrays.labels) if case.tokens else arrays.labels
 
     def loss(params, xs, labels):
@@ -186,9 +198,8 @@ def _stream(case: Case, model: Model, arrays: Data) -> Prepared:
     xs = arrays.xs[:, 0] if case.mode == "step" else _layout(model, arrays.xs)
     if not model.batch_of_one:
         xs = arrays.xs[0, 0] if case.mode == "step" else arrays.xs[0]
-    xs = jnp.asarray(xs)
+    xs, carry = _cast(case, xs), model.carry
     function = jax.jit(walk)
-    carry = jax.tree.map(jnp.asarray, model.carry)
     seconds = _compiled(function, model.params, carry, xs)
 
     def call():

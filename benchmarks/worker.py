@@ -80,7 +80,9 @@ def _first_call(made: Prepared, arrays: str) -> dict[str, Any]:
     used = None
     if watched and resident is not None and peak is not None:
         used = max(peak - resident, 0)
-    np.savez(arrays, allow_pickle=False, **made.outputs(result))
+    # Files of NumPy hold no bfloat16.
+    outputs = {k: np.asarray(a, np.float32) for k, a in made.outputs(result).items()}
+    np.savez(arrays, allow_pickle=False, **outputs)
     return {
         "trace_seconds": made.trace_seconds,
         "compile_seconds": made.compile_seconds,

@@ -10,6 +10,7 @@ GATES = {"lstm": 4, "gru": 3, "elman": 1}
 CLASSES = 10
 VOCABULARY = 10_000
 CHUNK = 64
+DTYPES = ("float32", "bfloat16")
 
 
 class Case(NamedTuple):
@@ -41,6 +42,7 @@ class Case(NamedTuple):
     checkpointed: bool = False
     tokens: bool = False
     input_gradients: bool = False
+    dtype: str = "float32"
 
 
 class Layer(NamedTuple):
@@ -58,7 +60,10 @@ class Layer(NamedTuple):
 
 
 class Data(NamedTuple):
-    """All arrays of a case, batch first; the layers of both directions side by side."""
+    """All arrays of a case, batch first; the layers of both directions side by side.
+
+    They are float32, whatever the case's dtype: NumPy has no bfloat16.
+    """
 
     layers: list[Layer]
     xs: np.ndarray
@@ -78,6 +83,7 @@ def name(case: Case) -> str:
     if case.mode == "compile":
         words += [f"T={case.time}", f"layers={case.layers}"]
     words += [w for w in ("ragged", "vmap", "checkpointed") if getattr(case, w)]
+    words += [case.dtype] if case.dtype != "float32" else []
     return " ".join(words)
 
 

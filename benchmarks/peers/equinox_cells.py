@@ -23,13 +23,13 @@ def _cell(case: Case, layer: Layer):
 
     rest = [] if layer.b_hn is None else [layer.b_hn]
     values = [layer.w_ih.T, layer.w_hh.T, layer.b, *rest]
-    return eqx.tree_at(weights, cell, list(map(jnp.asarray, values)))
+    return eqx.tree_at(weights, cell, values)
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     if case.cell == "elman":
         raise LeftOut("it has no simple recurrent cell")
-    zeros = jnp.zeros(case.hidden, jnp.float32)
+    zeros = jnp.zeros(case.hidden, case.dtype)
     start = (zeros, zeros) if case.cell == "lstm" else zeros
 
     def step(cell, carry, x):

@@ -30,12 +30,13 @@ def _layer(cell: str, params: dict[str, Any]) -> Layer:
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     kind = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "elman": nn.SimpleCell}
-    cell = kind[case.cell](case.hidden)
+    make = functools.partial(kind[case.cell], case.hidden, param_dtype=case.dtype)
+    cell = make()
     arrays = interop.to_linen(*rnnjax_cells.network(case, layers)).arrays
     params: Any = [*arrays.values()] if "layers_0" in arrays else [arrays]
     rnn = nn.RNN(cell)
     if case.bidirectional:
-        rnn = nn.Bidirectional(rnn, nn.RNN(kind[case.cell](case.hidden)))
+        rnn = nn.Bidirectional(rnn, nn.RNN(make()))
 
     def unroll(params, xs: Any, lengths):
         for layer in params:
@@ -62,7 +63,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         )
 
     return jax_driver.Model(
-        params=jax.tree.map(jnp.asarray, params),
+        params=params,
         layers=common,
         unroll=singles if case.vmap else unroll,
         carry=cell.initialize_carry(jax.random.key(0), (1, case.inputs)),

@@ -21,17 +21,20 @@ def _cell(case: Case, inputs: int, layer: Layer) -> Any:
         "elman": nnx.SimpleCell,
     }[case.cell]
     cell: Any = kind(inputs, case.hidden, rngs=nnx.Rngs(0))
+    # Of its carry. Told when it is made, it would draw orthogonal weights too, which
+    # JAX cannot do in bfloat16.
+    cell.param_dtype = jnp.dtype(case.dtype)
     if layer.b_hn is not None:
         # Its GRU has no bias inside the reset gate. With a bias in the recurrent
         # product, as in torch, the equations are the same; nothing else changes.
         size = layer.b.size
         cell.dense_h = nnx.Linear(case.hidden, size, rngs=nnx.Rngs(0))
         bias = np.concatenate([np.zeros(size - case.hidden), layer.b_hn])
-        cell.dense_h.bias = nnx.Param(jnp.asarray(bias, jnp.float32))
-    cell.dense_i.kernel = nnx.Param(jnp.asarray(layer.w_ih))
-    cell.dense_h.kernel = nnx.Param(jnp.asarray(layer.w_hh))
+        cell.dense_h.bias = nnx.Param(jnp.asarray(bias, case.dtype))
+    cell.dense_i.kernel = nnx.Param(jnp.asarray(layer.w_ih, case.dtype))
+    cell.dense_h.kernel = nnx.Param(jnp.asarray(layer.w_hh, case.dtype))
     biased = cell.dense_h if case.cell == "lstm" else cell.dense_i
-    biased.bias = nnx.Param(jnp.asarray(layer.b))
+    biased.bias = nnx.Param(jnp.asarray(layer.b, case.dtype))
     return cell
 
 

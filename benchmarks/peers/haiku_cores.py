@@ -3,6 +3,7 @@
 import functools
 import warnings
 
+import jax
 import jax.numpy as jnp
 
 from benchmarks import jax_driver
@@ -38,12 +39,15 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         raise LeftOut("hk.dynamic_unroll takes no lengths")
     depth = 2 if case.bidirectional else 1
 
+    def cast(a):
+        return a.astype(case.dtype)
+
     def network(xs):
         for first in range(0, len(layers), depth):
             ys = []
             for d in range(depth):
                 core = hk.LSTM(case.hidden, name=f"layer_{first + d}")
-                start = core.initial_state(xs.shape[1])
+                start = jax.tree.map(cast, core.initial_state(xs.shape[1]))
                 ys.append(hk.dynamic_unroll(core, xs, start, reverse=bool(d))[0])
             xs = jnp.concatenate(ys, axis=-1)
         return xs
@@ -70,7 +74,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
             made.append(Layer(w[:inputs], w[inputs:], b, None))
         return made
 
-    zeros = jnp.zeros((1, case.hidden), jnp.float32)
+    zeros = jnp.zeros((1, case.hidden), case.dtype)
     return jax_driver.Model(
         params={f"layer_{i}/linear": _params(case, w) for i, w in enumerate(layers)},
         layers=common,

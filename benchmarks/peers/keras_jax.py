@@ -39,10 +39,12 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         "elman": (keras.layers.SimpleRNN, keras.layers.SimpleRNNCell),
     }[case.cell]
     streams = case.mode in ("step", "chunk")
-    options = {"return_sequences": True, "zero_output_for_mask": True}
+    options: dict[str, Any] = {"return_sequences": True, "zero_output_for_mask": True}
+    options["dtype"] = case.dtype
     rnns: list[Any] = []
     if case.bidirectional:
-        rnns = [keras.layers.Bidirectional(kind(case.hidden, **options))]
+        inner = kind(case.hidden, **options)
+        rnns = [keras.layers.Bidirectional(inner, dtype=case.dtype)]
     else:
         for _ in layers:
             rnns.append(kind(case.hidden, return_state=streams, **options))
@@ -77,7 +79,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         )
         return tuple(carry) if case.cell == "lstm" else carry[0], ys
 
-    cell = cell_kind(case.hidden)
+    cell = cell_kind(case.hidden, dtype=case.dtype)
     cell.build((1, case.inputs))
     cell_fixed = [v.value for v in cell.non_trainable_variables]
 
@@ -85,7 +87,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         (y, carry), _ = cell.stateless_call(params[0], cell_fixed, x, states(carry))
         return tuple(carry) if case.cell == "lstm" else carry[0], y
 
-    h = jnp.zeros((1, case.hidden), jnp.float32)
+    h = jnp.zeros((1, case.hidden), case.dtype)
     return jax_driver.Model(
         params=[[v.value for v in rnn.trainable_variables] for rnn in rnns],
         layers=common,

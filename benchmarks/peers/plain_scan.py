@@ -43,7 +43,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     step = STEPS[case.cell]
 
     def zeros(*shape):
-        h = jnp.zeros((*shape, case.hidden), jnp.float32)
+        h = jnp.zeros((*shape, case.hidden), case.dtype)
         return (h, h) if case.cell == "lstm" else h
 
     def masked(layer, carry, inputs):
@@ -75,7 +75,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         return jax.lax.scan(functools.partial(step, params[0]), carry, xs)
 
     return jax_driver.Model(
-        params=jax.tree.map(jnp.asarray, layers),
+        params=layers,
         layers=lambda params: params,
         unroll=unroll_singles if case.vmap else unroll,
         time_major=not case.vmap,

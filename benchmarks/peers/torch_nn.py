@@ -66,23 +66,24 @@ def _prepare(case: Case) -> Prepared:
     return make[case.mode](case, data(case))
 
 
-def _tensor(array: Any) -> Any:
-    return torch.from_numpy(np.array(array)).to(PLACE)
+def _tensor(array: Any, dtype: str | None = None) -> Any:
+    tensor = torch.from_numpy(np.array(array)).to(PLACE)
+    return tensor.to(getattr(torch, dtype)) if dtype else tensor
 
 
-def _time_major(array: Any) -> Any:
-    return _tensor(np.swapaxes(array, 0, 1))
+def _time_major(array: Any, dtype: str | None = None) -> Any:
+    return _tensor(np.swapaxes(array, 0, 1), dtype)
 
 
 def _numpy(tensor: Any) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
+    return tensor.detach().cpu().float().numpy()
 
 
 def _network(case: Case, layers: list[Layer]) -> Any:
     kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
     network = kind[case.cell](
         case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional
-    ).to(PLACE)
+    ).to(PLACE, getattr(torch, case.dtype))
     directions = 2 if case.bidirectional else 1
     arrays = {}
     for i, layer in enumerate(layers):
@@ -131,7 +132,7 @@ def _runner(network: Any, arrays: Data) -> Any:
 
 def _forward(case: Case, arrays: Data) -> Prepared:
     run = _runner(_network(case, arrays.layers).eval(), arrays)
-    xs = _time_major(arrays.xs)
+    xs = _time_major(arrays.xs, case.dtype)
 
     def call():
         with torch.inference_mode():
@@ -144,7 +145,7 @@ def _forward(case: Case, arrays: Data) -> Prepared:
 def _backward(case: Case, arrays: Data) -> Prepared:
     network = _network(case, arrays.layers)
     run = _runner(network, arrays)
-    xs, cotangent = _time_major(arrays.xs), _time_major(arrays.cotangent)
+    xs, cotangent = (_time_major(a, case.dtype) for a in (arrays.xs, arrays.cotangent))
     wanted = list(network.parameters())
     if case.input_gradients:
         wanted = [xs.requires_grad_(), *wanted]
@@ -167,17 +168,19 @@ def _backward(case: Case, arrays: Data) -> Prepared:
 
 def _train(case: Case, arrays: Data) -> Prepared:
     network = _network(case, arrays.layers)
-    read_out = torch.nn.Linear(*arrays.w_out.shape).to(PLACE)
+    dtype = getattr(torch, case.dtype)
+    read_out = torch.nn.Linear(*arrays.w_out.shape).to(PLACE, dtype)
     state = {"weight": _tensor(arrays.w_out.T), "bias": _tensor(arrays.b_out)}
     read_out.load_state_dict(state)
     modules = [network, read_out]
     table = None
     if arrays.table is not None:
-        table = torch.nn.Embedding.from_pretrained(_tensor(arrays.table), freeze=False)
+        rows = _tensor(arrays.table, case.dtype)
+        table = torch.nn.Embedding.from_pretrained(rows, freeze=False)
         modules.append(table)
     parameters = [p for module in modules for p in module.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
-    xs = _time_major(arrays.xs)
+    xs = _time_major(arrays.xs, None if case.tokens else case.dtype)
     labels = _time_major(arrays.labels) if case.tokens else _tensor(arrays.labels)
     labels = labels.long().flatten()
 
@@ -199,11 +202,12 @@ def _train(case: Case, arrays: Data) -> Prepared:
 
 def _step(case: Case, arrays: Data) -> Prepared:
     make = {"lstm": torch.nn.LSTMCell, "gru": torch.nn.GRUCell}[case.cell]
-    cell, layer = make(case.inputs, case.hidden).to(PLACE), arrays.layers[0]
+    cell, layer = make(case.inputs, case.hidden), arrays.layers[0]
+    cell.to(PLACE, getattr(torch, case.dtype))
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     values = (layer.w_ih.T, layer.w_hh.T, layer.b, _recurrent_bias(layer))
     cell.load_state_dict(dict(zip(names, map(_tensor, values), strict=True)))
-    x, carry = _tensor(arrays.xs[:, 0]), None
+    x, carry = _tensor(arrays.xs[:, 0], case.dtype), None
 
     def call():
         nonlocal carry
@@ -216,7 +220,7 @@ def _step(case: Case, arrays: Data) -> Prepared:
 
 def _chunk(case: Case, arrays: Data) -> Prepared:
     network = _network(case, arrays.layers).eval()
-    xs, carry = _time_major(arrays.xs), None
+    xs, carry = _time_major(arrays.xs, case.dtype), None
 
     def call():
         nonlocal carry

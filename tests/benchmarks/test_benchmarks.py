@@ -41,7 +41,7 @@ CASE = Case("A", "lstm", "backward", 2, 3, 4, 5)
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [
-        ("--workloads A", set(MODULES)),
+        ("--workloads A --dtypes float32,bfloat16", set(MODULES)),
         (
             "--workloads D,I,J,K,L,M,P --cells lstm --peers torch,scan,rnnjax --warm",
             {"torch", "scan", "rnnjax"},
