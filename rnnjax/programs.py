@@ -1,9 +1,11 @@
-"""The equations of a traced program, run one at a time."""
+"""The equations of a traced program and primitives, run one at a time."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+import jax
+from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 
 
 class Closed(NamedTuple):
@@ -35,3 +37,18 @@ def run_one(jaxpr: Any, eqn: Any, given: Sequence[Any]) -> list[Any]:
     parts = {"constvars": [], "invars": [v for v, _ in inputs], "eqns": [eqn]}
     one = jaxpr.replace(outvars=eqn.outvars, effects=eqn.effects, **parts)
     return jaxpr_as_fun(ClosedJaxpr(one, ()))(*(value for _, value in inputs))
+
+
+def compiled(primitive: Primitive) -> Callable:
+    """What runs a primitive that is bound outside `jax.jit`."""
+
+    @functools.cache
+    def jitted(params):
+        return jax.jit(functools.partial(primitive.bind, **dict(params)))
+
+    def run(*operands, **params):
+        # Where jit is disabled, the primitive would be bound by itself, for ever.
+        with jax.disable_jit(False):
+            return jitted(tuple(params.items()))(*operands)
+
+    return run

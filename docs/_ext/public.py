@@ -36,6 +36,7 @@ INTERNAL = {
     "rnnjax.kernels.cudnn",
     "rnnjax.kernels.cudnn_layout",
     "rnnjax.kernels.equations",
+    "rnnjax.kernels.linear",
     "rnnjax.kernels.native",
     "rnnjax.kernels.pallas",
     "rnnjax.kernels.pallas_tpu",

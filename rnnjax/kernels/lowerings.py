@@ -19,6 +19,7 @@ from jax.interpreters import mlir
 
 from rnnjax.kernels import (
     cudnn,
+    linear,
     native,
     pallas_tpu,
     partitioning,
@@ -40,6 +41,7 @@ from rnnjax.kernels.primitives import (
     value_p,
     value_weights,
 )
+from rnnjax.traversals.solver import solver_p
 
 
 def _native_value(
@@ -146,6 +148,8 @@ _register(
     cuda=_COTANGENT,
     tpu=_on_tpu(pallas_tpu.cotangent, _COTANGENT, linear_weights),
 )
+mlir.register_lowering(solver_p, linear.cpu, platform="cpu")
+mlir.register_lowering(solver_p, linear.tpu, platform="tpu")
 
 
 class Lowering(NamedTuple):

@@ -25,6 +25,9 @@ from rnnjax.kernels.equations import CELLS
 FORWARD = "rnnjax_forward"
 BACKWARD = "rnnjax_backward"
 WEIGHT_GRADIENT = "rnnjax_weight_gradient"
+LINEAR = "rnnjax_linear"
+
+_TARGETS = FORWARD, BACKWARD, WEIGHT_GRADIENT, LINEAR
 
 _AGAIN = "run `python -m rnnjax.kernels.compile`"
 
@@ -67,7 +70,7 @@ def _load() -> _Loaded:
         library.rnnjax_use.argtypes = [ctypes.c_char_p]
         library.rnnjax_has.restype = ctypes.c_bool
         library.rnnjax_has.argtypes = [ctypes.c_char_p]
-        for target in (FORWARD, BACKWARD, WEIGHT_GRADIENT):
+        for target in _TARGETS:
             getattr(library, target)
         compiled = (library.rnnjax_ffi_major(), library.rnnjax_ffi_minor())
     except (OSError, AttributeError) as error:
@@ -131,7 +134,7 @@ def register() -> None:
     library, why = _load()
     if library is None:
         raise RuntimeError(f"the native kernels are not available: {why}")
-    for target in (FORWARD, BACKWARD, WEIGHT_GRADIENT):
+    for target in _TARGETS:
         capsule = jax.ffi.pycapsule(getattr(library, target))
         jax.ffi.register_ffi_target(target, capsule, platform="cpu")
         jax.ffi.register_ffi_target_as_batch_partitionable(target)

@@ -30,8 +30,9 @@ from jax.sharding import NamedSharding
 from rnnjax import meshes
 from rnnjax.kernels import reference, steps
 from rnnjax.kernels.equations import Equations
-from rnnjax.kernels.products import compiled, product_p
+from rnnjax.kernels.products import product_p
 from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
+from rnnjax.programs import compiled
 
 
 def make_primitive(name: str) -> Primitive:

@@ -12,7 +12,6 @@ any order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or ov
 rows of a gradient, it is a batched product of JAX's own.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,24 +24,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from rnnjax import meshes
 from rnnjax.kernels import native, partitioning
+from rnnjax.programs import compiled
 
 product_p = Primitive("weight_product")
 gradient_p = Primitive("weight_gradient")
-
-
-def compiled(primitive: Primitive) -> Callable:
-    """What runs a primitive that is bound outside `jax.jit`."""
-
-    @functools.cache
-    def jitted(params):
-        return jax.jit(functools.partial(primitive.bind, **dict(params)))
-
-    def run(*operands, **params):
-        # Where jit is disabled, the primitive would be bound by itself, for ever.
-        with jax.disable_jit(False):
-            return jitted(tuple(params.items()))(*operands)
-
-    return run
 
 
 def _product(x: Array, w: Array) -> Array:

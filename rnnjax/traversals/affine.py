@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +15,10 @@ from rnnjax.checks import size as checked_size
 from rnnjax.checks import time_steps
 from rnnjax.signals import Traversal, gated
 from rnnjax.structure import Part
-from rnnjax.traversals import linear, sums
+from rnnjax.traversals import linear, solver, sums
 from rnnjax.traversals.units import units
+
+Solve = Callable[[Array, Array, Array], Array]  # (a, b, start) -> h
 
 # Units that see each other make a matrix of so many rows at most, for each step.
 LARGEST = 128
@@ -57,7 +59,7 @@ def associative(project, step, params, carry, xs):
     ...     print(str(error).split(";")[0])
     gru: a sigmoid of the carry, a product of the carry with itself, a tanh of the carry
     """
-    return _walk("associative", linear.prefix, project, step, params, carry, xs)
+    return _walk("associative", solver.recurrence, project, step, params, carry, xs)
 
 
 def chunked(size: int) -> Traversal:
@@ -84,7 +86,8 @@ def chunked(size: int) -> Traversal:
 # Equal calls make one traversal, so that cells made by equal calls are equal.
 @functools.cache
 def _chunked(size: int) -> Traversal:
-    solve = functools.partial(linear.chunks, size=size)
+    chunks = functools.partial(linear.chunks, size=size)
+    solve = functools.partial(linear.recurrence, chunks)
 
     def walk(project, step, params, carry, xs):
         return _walk(f"chunked({size})", solve, project, step, params, carry, xs)
@@ -94,7 +97,7 @@ def _chunked(size: int) -> Traversal:
 
 
 def _walk(
-    walk: str, solve: linear.Solve, project: Any, step: Any, *given: Any
+    walk: str, solve: Solve, project: Any, step: Any, *given: Any
 ) -> tuple[Carry, Any]:
     params, carry, xs = given
     time = time_steps(xs)
@@ -211,5 +214,5 @@ def _solved(solve, part, of_part, params, start, befores, zs):
     time = time_steps(zs)
     a, b = sums.at_all_times(coefficients, params, time, befores, zs)
     # Products of many coefficients need more digits than a state.
-    h = linear.recurrence(solve, *map(sums.wide, (a, b, join(start))))
+    h = solve(*map(sums.wide, (a, b, join(start))))
     return jax.vmap(split)(h)

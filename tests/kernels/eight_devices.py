@@ -8,6 +8,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.interpreters import mlir
 from jax.sharding import AxisType, NamedSharding
@@ -110,6 +111,30 @@ def test_a_forward_pass_needs_no_other_device(name):
     assert collectives(text) == {}
     (call,) = calls(text, "rnnjax_forward")
     assert rows_of(call) == {BATCH // DEVICES}
+
+
+@pytest.mark.parametrize("make", [rnnjax.min_gru, rnnjax.lru])
+def test_linear_recurrences_are_divided(make):
+    """Those of coefficients that all rows share, too."""
+    cell = make(INPUT, HIDDEN, traversal=rnnjax.scan.associative)
+    params = cell.init(jax.random.key(0))
+    xs = jax.random.normal(jax.random.key(1), (BATCH, TIME, INPUT))
+
+    def gradient(params, xs):
+        def loss(params, xs):
+            return jnp.square(rnnjax.unroll(cell, params, xs)[1]).sum()
+
+        return jax.value_and_grad(loss)(params, xs)
+
+    rows = NamedSharding(mesh_of(DEVICES), P("data"))
+    program, text = compiled(gradient, params, jax.device_put(xs, rows))
+    assert set(collectives(text)) == {"all-reduce"}
+    for call in calls(text, "rnnjax_linear"):
+        assert rows_of(call) == {BATCH // DEVICES}
+    assert len(calls(text, "rnnjax_linear")) == 2
+    found, expected = program(params, jax.device_put(xs, rows)), gradient(params, xs)
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def one_all_reduce(text):

@@ -177,6 +177,40 @@ uint64_t multiply(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
   return make.digest();
 }
 
+// Forward, and in reverse in place, as XLA calls it where it can.
+template <class T>
+uint64_t solve(const Kernels& kernels, rnnjax::Sizes size, bool shared,
+               int threads, Start start) {
+  Buffers make(false);
+  const int64_t width = sizeof(T) / 4, numbers = size.input;
+  const int64_t states = size.batch * size.time * size.hidden * numbers;
+  const int64_t rows = shared ? 1 : size.batch;
+  const int64_t matrices = rows * size.time * size.hidden * numbers * numbers;
+  const auto floats = [&](int64_t count) {
+    void* data = make.floats(count * width);
+    for (int64_t i = 0; sizeof(T) == 8 && i < count; ++i) {
+      const T value = static_cast<T>(i % 17) / 20 - T{0.4};
+      std::memcpy(static_cast<char*>(data) + i * 8, &value, 8);
+    }
+    return data;
+  };
+  rnnjax::Linear p{size.batch,     size.time,
+                   size.hidden,    numbers,
+                   sizeof(T) == 8, shared,
+                   false,          floats(matrices),
+                   floats(states), make.output(states * width)};
+  Pool pool(threads, start);
+  {
+    rnnjax::PoolHost<Pool> host(pool);
+    kernels.linear(p, host);
+  }
+  p.reverse = true;
+  p.b = p.h;
+  rnnjax::PoolHost<Pool> host(pool);
+  kernels.linear(p, host);
+  return make.digest();
+}
+
 }  // namespace
 
 int main() {
@@ -189,6 +223,10 @@ int main() {
   const rnnjax::Sizes products[] = {
       {0, 3, 4, 5},   {3, 2, 1, 1},     {5, 7, 6, 63},    {43, 3, 7, 65},
       {9, 40, 5, 33}, {16, 25, 50, 64}, {20, 20, 60, 200}};
+  // Rows, steps, numbers that see each other, and units.
+  const rnnjax::Sizes walks[] = {{3, 5, 1, 7},    {2, 0, 1, 3},   {1, 4, 2, 19},
+                                 {2, 3, 3, 5},    {3, 2, 33, 2},  {0, 2, 1, 4},
+                                 {1, 70, 2, 300}, {7, 150, 1, 90}};
   int runs = 0, failures = 0;
   for (const char* set : {"avx512", "avx2", "portable"}) {
     const Kernels* kernels = rnnjax::find_kernels(set);
@@ -212,6 +250,16 @@ int main() {
       for (const bool bfloat16 : {false, true}) {
         check("weight gradient", size, [&](int threads, Start start) {
           return multiply(*kernels, size, bfloat16, threads, start);
+        });
+      }
+    }
+    for (const auto& size : walks) {
+      for (const bool shared : {false, true}) {
+        check("linear, float", size, [&](int threads, Start start) {
+          return solve<float>(*kernels, size, shared, threads, start);
+        });
+        check("linear, double", size, [&](int threads, Start start) {
+          return solve<double>(*kernels, size, shared, threads, start);
         });
       }
     }

@@ -42,6 +42,18 @@ laws.test_a_cell_without_a_kernel_is_an_error()
 for wrong in laws.WRONG_PRODUCTS:
     laws.test_a_weight_gradient_of_wrong_shapes_is_an_error(*wrong)
 
+from tests.kernels import test_linear as recurrences
+
+for shape, rows in (*((s, recurrences.ROWS) for s in recurrences.SHAPES),
+                    *zip(recurrences.LARGE, (5, 1))):
+    for shared, reverse in ((False, False), (True, True)):
+        a, b = recurrences.problem(shape, rows, shared)
+        found = recurrences.solved(a, b, reverse)
+        np.testing.assert_allclose(
+            found, recurrences.walked(a, b, reverse), 1e-4, 1e-5)
+for wrong in recurrences.WRONG:
+    recurrences.test_wrong_shapes_are_an_error(*wrong)
+
 # Every argument and result of both calls, each in its turn wrong in size, and for one
 # cell in rank and in dtype too, and left out.
 def expect_error(call, arguments):

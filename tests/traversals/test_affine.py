@@ -1,5 +1,7 @@
 """Prefix scans and chunks: values and derivatives of the sequential walk."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +10,9 @@ from traversals.linear_cells import CELLS
 
 import rnnjax
 from rnnjax import scan
+from rnnjax.kernels import native
 from rnnjax.testing import check_cell, drawing
-from rnnjax.traversals import linear
+from rnnjax.traversals import linear, solver
 
 TIME = 11
 MASK = np.arange(TIME) % 5 != 3
@@ -65,11 +68,33 @@ def test_contract(cell, dtype):
     check_cell(cell, np.ones(2), dtype=dtype)
 
 
-def test_only_coefficients_and_states_are_kept():
+@pytest.mark.skipif(not native.available(), reason=native.reason())
+def test_a_reset_brings_back_a_state_that_has_overflowed():
+    cell = rnnjax.recurrence(
+        lambda key: jnp.ones(3),
+        lambda params: jnp.zeros_like(params),
+        lambda params, x: x,
+        lambda params, h, z: (params * h + z,) * 2,
+        (3,),
+        scan.associative,
+    )
+    xs, params = jnp.ones((TIME, 3)).at[1].set(jnp.inf), cell.init(jax.random.key(0))
+
+    _, ys = cell.unroll(params, jnp.zeros(3), xs, reset=np.arange(TIME) == 4)
+    assert jnp.isinf(ys[1:4]).all()
+    np.testing.assert_array_equal(ys[4:, 0], np.arange(1, TIME - 3))
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [solver.recurrence, functools.partial(linear.recurrence, linear.prefix)],
+    ids=["primitive", "linear system"],
+)
+def test_only_coefficients_and_states_are_kept(walk):
     a, b = jnp.ones((TIME, 3, 1, 1)), jnp.ones((TIME, 3, 1))
 
     def run(a, b):
-        return linear.recurrence(linear.prefix, a, b, jnp.ones((3, 1)))
+        return walk(a, b, jnp.ones((3, 1)))
 
     kept = jax.tree.leaves(jax.jit(lambda a, b: jax.vjp(run, a, b)[1])(a, b))
     long = [k for k in kept if k.ndim and k.size >= TIME * 3]

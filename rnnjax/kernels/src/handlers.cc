@@ -158,6 +158,53 @@ ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
   return ffi::Error::Success();
 }
 
+// The axes before the last three of b are rows, however many there are: XLA
+// divides the leading ones over devices.
+ffi::Error linear(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
+                  ffi::Result<ffi::AnyBuffer> h, bool reverse) {
+  const auto wrong = [](const char* name, const ffi::AnyBuffer& buffer,
+                        const char* expected) {
+    return ffi::Error::InvalidArgument(
+        std::string("rnnjax_linear: ") + name + " is " +
+        describe(buffer.element_type()) + " of shape " +
+        describe(buffer.dimensions()) + ", expected " + expected + ".");
+  };
+  const auto shape_of = [](const ffi::AnyBuffer& buffer) {
+    return std::vector<int64_t>(buffer.dimensions().begin(),
+                                buffer.dimensions().end());
+  };
+  const ffi::DataType dtype = b.element_type();
+  const std::vector<int64_t> shape = shape_of(b);
+  if (shape.size() < 4 || (dtype != ffi::F32 && dtype != ffi::F64)) {
+    return wrong("b", b, "float32 or float64 of four dimensions or more");
+  }
+  Linear p{};
+  const int64_t* last = shape.data() + shape.size() - 3;
+  p.time = last[0], p.units = last[1], p.size = last[2];
+  p.rows = 1;
+  for (const int64_t* axis = shape.data(); axis < last; ++axis) p.rows *= *axis;
+  std::vector<int64_t> each = shape, one = shape;
+  each.push_back(p.size);
+  one.push_back(p.size);
+  for (size_t axis = 0; axis + 3 < shape.size(); ++axis) one[axis] = 1;
+  const std::vector<int64_t> given = shape_of(a);
+  if (a.element_type() != dtype || (given != each && given != one)) {
+    return wrong("a", a,
+                 "the dtype and shape of b, of 1 row or as many, and "
+                 "an axis more, as long as the last one");
+  }
+  if (h->element_type() != dtype || shape_of(*h) != shape) {
+    return wrong("h", *h, "the dtype and shape of b");
+  }
+  p.float64 = dtype == ffi::F64;
+  p.shared = given != each;
+  p.reverse = reverse;
+  p.a = a.untyped_data();
+  p.b = b.untyped_data();
+  p.h = h->untyped_data();
+  return run(pool, p, active.load()->linear);
+}
+
 }  // namespace
 }  // namespace rnnjax
 
@@ -214,6 +261,18 @@ RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_gradient(XLA_FFI_CallFrame* frame) {
                              .Arg<xla::ffi::AnyBuffer>()
                              .Ret<xla::ffi::AnyBuffer>()
                              .To(rnnjax::weight_gradient)
+                             .release();
+  return handler->Call(frame);
+}
+
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_linear(XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Ret<xla::ffi::AnyBuffer>()
+                             .Attr<bool>("reverse")
+                             .To(rnnjax::linear)
                              .release();
   return handler->Call(frame);
 }

@@ -3,6 +3,7 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "linear.h"
 #include "weight_gradient.h"
 
 #define RNNJAX_STRING_(x) #x
@@ -25,6 +26,6 @@ struct Table<List<Cell...>> {
 
 extern const Kernels kernels;
 const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA), Table<Cells>::kCells,
-                         Table<Cells>::kCount, run_weight_gradient};
+                         Table<Cells>::kCount, run_weight_gradient, run_linear};
 
 }  // namespace rnnjax::RNNJAX_ISA

@@ -74,6 +74,16 @@ struct WeightGradient {
   void* d_w;       // (inputs, outputs)
 };
 
+// h_t = a_t h_{t-1} + b_t from a state of zero, or in reverse its transpose,
+// h_t = a_{t+1}^T h_{t+1} + b_t. h may be where b is.
+struct Linear {
+  int64_t rows, time, units, size;
+  bool float64, shared, reverse;
+  const void* a;  // (rows, or 1 if shared; time, units, size, size)
+  const void* b;  // (rows, time, units, size)
+  void* h;        // (rows, time, units, size)
+};
+
 // What a kernel needs from its surroundings. `run` calls body(context, index)
 // for every index below count, on any threads, and returns when all are done.
 class Host {
@@ -101,6 +111,7 @@ struct Kernels {
   const CellKernels* cells;
   int count;  // of cells
   void (*weight_gradient)(const WeightGradient&, Host&);
+  void (*linear)(const Linear&, Host&);
 };
 
 // The widest set this machine has, or the one named; null when this library
