@@ -36,7 +36,7 @@ from benchmarks import ahead_of_time, topologies
 from rnnjax import scan
 
 # batch, time, units
-AFFINE = [(1, 4096, 64), (8, 1024, 64)]
+AFFINE = [(1, 256, 64), (1, 4096, 64), (8, 1024, 64), (16, 256, 64)]
 NONLINEAR = [(1, 1024, 4), (1, 1024, 16)]
 SEQUENTIAL = {"fused": scan.fused, "deferred": scan.deferred}
 

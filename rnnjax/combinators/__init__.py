@@ -27,6 +27,7 @@ from rnnjax.combinators.starting import (
     learned_carry,
     with_initial_carry,
 )
+from rnnjax.combinators.timing import passing_time
 from rnnjax.combinators.windows import (
     AttentionWindowCarry,
     AttentionWindowParams,
@@ -57,6 +58,7 @@ __all__ = [
     "layer_norm",
     "learned_carry",
     "parallel",
+    "passing_time",
     "pointwise",
     "residual",
     "residual_block",

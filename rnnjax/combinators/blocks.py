@@ -4,18 +4,21 @@ import jax
 import jax.numpy as jnp
 
 from rnnjax import checks
+from rnnjax.batch import output_spec
 from rnnjax.cell import Cell, constructor
 from rnnjax.combinators import features
-from rnnjax.combinators.attending import output_size
 from rnnjax.combinators.convolving import causal_conv
 from rnnjax.combinators.layers import parallel, stack
 from rnnjax.combinators.memoryless import dense, pointwise
 from rnnjax.combinators.normalizing import layer_norm, rms_norm
 from rnnjax.combinators.shortcuts import residual
+from rnnjax.combinators.timing import passing_time
 
 
 @constructor
-def residual_block(cell: Cell, size: int, *, expansion: int = 0) -> Cell:
+def residual_block(
+    cell: Cell, size: int, *, expansion: int = 0, timed: bool = False
+) -> Cell:
     r"""The block of deep state spaces: a norm, the cell, a gate, and the input added.
 
     .. math::
@@ -31,6 +34,9 @@ def residual_block(cell: Cell, size: int, *, expansion: int = 0) -> Cell:
       cell: the cell, for inputs of ``size`` features; its outputs may have more.
       size: features of one input and of one output.
       expansion: units of the last line's hidden layer, in multiples of ``size``.
+      timed: the cell takes pairs with the time since the input before, as
+        ``s5(..., timed=True)`` does. So does the block then, which puts out such pairs
+        for the next block, see `passing_time`; the params are the same.
 
     Raises:
       ValueError: for a cell that takes other inputs.
@@ -52,15 +58,23 @@ def residual_block(cell: Cell, size: int, *, expansion: int = 0) -> Cell:
     features.fed("residual_block", cell, size, "size")
     if not isinstance(expansion, int) or expansion:
         checks.size("expansion", expansion)
-    inner = output_size(cell, size)
+    checks.flag("timed", timed)
+    x = jax.ShapeDtypeStruct((size,), jnp.result_type(float))
+    time = jax.ShapeDtypeStruct((), x.dtype)
+    inner = output_spec(cell, (x, time) if timed else x).shape[-1]
     gate = stack(dense(inner, size), pointwise(jax.nn.sigmoid))
     mixed = parallel(dense(inner, size), gate, merge=jnp.multiply)
-    block = residual(stack(layer_norm(size), cell, pointwise(jax.nn.gelu), mixed))
+
+    def passing(layer, reads=False):
+        return passing_time(layer, timed=reads) if timed else layer
+
+    layers = (layer_norm(size), cell, pointwise(jax.nn.gelu), mixed)
+    block = residual(stack(*(passing(layer, layer is cell) for layer in layers)))
     if not expansion:
         return block
     units = expansion * size
     wide = stack(dense(size, units), pointwise(jax.nn.gelu), dense(units, size))
-    return stack(block, residual(stack(layer_norm(size), wide)))
+    return stack(block, residual(stack(passing(layer_norm(size)), passing(wide))))
 
 
 @constructor

@@ -16,6 +16,8 @@ from rnnjax.observation import observe
 def residual(cell: Cell) -> Cell:
     """Add the input to the output: ``y + x``, of equal shapes.
 
+    Of pairs with a time, see `passing_time`, the features are added.
+
     Reference: He et al. 2016, Deep residual learning, arXiv:1512.03385.
 
     >>> import jax, jax.numpy as jnp, rnnjax
@@ -29,6 +31,9 @@ def residual(cell: Cell) -> Cell:
     features.around("residual", cell)
 
     def add(y, x):
+        if isinstance(x, tuple) and isinstance(y, tuple):
+            (x, _), (y, elapsed) = x, y
+            return add(y, x), elapsed
         x = jnp.asarray(x)
         if x.shape != y.shape:
             raise ValueError(

@@ -1,5 +1,7 @@
 """Blocks of deep networks, and the layers they are made of."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,45 @@ def test_a_residual_block_by_hand():
     plain = rnnjax.residual_block(inner, SIZE)
     found = plain.unroll(params[0], carry[0], xs)[1]
     np.testing.assert_allclose(found, u, atol=1e-9)
+
+
+def test_times_reach_every_layer():
+    """With times of one the blocks are the plain ones, and with others they are not."""
+    inner = functools.partial(rnnjax.s5, SIZE, 3, dt_min=0.1, dt_max=1.0)
+    (first, last), blocks = (
+        [
+            rnnjax.residual_block(inner(timed=t), SIZE, expansion=e, timed=t)
+            for e in (0, 2)
+        ]
+        for t in (False, True)
+    )
+    plain, timed = rnnjax.stack(first, last), rnnjax.stack(*blocks)
+    params, carry, xs = drawn(plain)
+    ones = jnp.ones(TIME)
+    _, expected = plain.unroll(params, carry, xs)
+    _, (found, passed) = timed.unroll(params, carry, (xs, ones))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_array_equal(passed, ones)
+    gap = ones.at[3].set(5)
+    _, (moved, _) = timed.unroll(params, carry, (xs, gap))
+    np.testing.assert_allclose(moved[:3], found[:3], rtol=1e-12)
+    assert jnp.abs(moved[3:] - found[3:]).max(1).min() > 1e-6
+    half = rnnjax.stack(rnnjax.passing_time(first), blocks[1])
+    _, (other, _) = half.unroll(params, carry, (xs, gap))
+    assert jnp.abs(other[3:] - moved[3:]).max(1).min() > 1e-6
+
+
+@pytest.mark.drawn(0.4)
+def test_the_contract_of_a_timed_block():
+    cell = rnnjax.residual_block(rnnjax.s5(SIZE, 3, timed=True), SIZE, timed=True)
+    testing.check_cell(cell, (np.ones(SIZE), np.array(0.5)))
+
+
+def test_a_pair_is_asked_for():
+    cell = rnnjax.passing_time(rnnjax.dense(SIZE, 3))
+    params = cell.init(jax.random.key(0))
+    with pytest.raises(TypeError, match=r"expected a pair \(x, elapsed\)"):
+        cell.unroll(params, cell.initial_carry(params), jnp.ones((TIME, SIZE)))
 
 
 def test_a_griffin_block_by_hand():

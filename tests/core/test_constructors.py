@@ -18,6 +18,7 @@ from rnnjax.combinators import (
     normalizing,
     shortcuts,
     starting,
+    timing,
     windows,
 )
 
@@ -45,6 +46,7 @@ RIGHT = {
     "learned_carry": {"cell": CELL},
     "low_rank_rnn": {"input_size": 4, "hidden_size": 4, "rank": 2},
     "parallel": {"cells": (CELL,)},
+    "passing_time": {"cell": CELL},
     "pointwise": {"function": jnp.tanh},
     "residual": {"cell": CELL},
     "residual_block": {"cell": CELL, "size": 4},
@@ -85,7 +87,7 @@ OPTIONAL = {"backward", "cell_clip", "projection_clip", "projection_size"} | {
 
 def constructors():
     modules = [rnnjax.cells, attending, blocks, convolving, layers, memoryless]
-    modules += [noise, normalizing, shortcuts, starting, windows]
+    modules += [noise, normalizing, shortcuts, starting, timing, windows]
     for module in modules:
         for name, made in vars(module).items():
             if name.startswith("_") or not hasattr(made, "__wrapped__"):

@@ -105,6 +105,7 @@ VECTORS = {
     "griffin": lambda cell, i, o: rnnjax.griffin_block(
         rnnjax.stack(cell, rnnjax.dense(o, i)), i, inner_size=i, expansion=1
     ),
+    "timed": lambda cell, i, o: rnnjax.passing_time(cell),
     "skip-stack": lambda cell, i, o: rnnjax.skip_stack(cell, rnnjax.gru(i + o, 2)),
     "attention": lambda cell, i, o: rnnjax.attention(
         rnnjax.stack(rnnjax.dense(i + 2, i), cell), i, 2, (3, 2)
@@ -163,7 +164,9 @@ def made(number, traversal, combinator):
 
 
 def input_of(number, combinator):
-    return np.array(4) if combinator == "tokens" else CELLS[number][1]
+    x = CELLS[number][1]
+    beside = {"tokens": np.array(4), "timed": (x, np.array(0.5))}
+    return beside.get(combinator, x)
 
 
 @functools.lru_cache(maxsize=1)
