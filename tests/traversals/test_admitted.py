@@ -1,7 +1,8 @@
 """Every cell of the zoo with every walk in parallel that it admits keeps the laws.
 
-In float32 and float64. A run takes two, which differ from day to day, as in ``tests/core/test_product.py``;
-``pytest tests/traversals/test_admitted.py --whole-product`` takes all of them.
+In float32 and float64. A run takes two, which differ from day to day, as in
+``tests/core/test_product.py``; ``pytest tests/traversals/test_admitted.py
+--whole-product`` takes all of them.
 """
 
 import itertools
