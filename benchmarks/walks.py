@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
         if why := topologies.missing():
             parser.error(why)
         print(f"jax {jax.__version__}, float32")
-        ways = (sizes or AFFINE, options.platform)
+        ways = (sizes or AFFINE[1:3], options.platform)
         ahead_of_time_table("minimal GRU", affine_cells, *ways)
         ways = (sizes or NONLINEAR, options.platform)
         ahead_of_time_table("GRU", nonlinear_cells, *ways)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks import newton, walks
+from benchmarks import linear, newton, walks
 
 
 @pytest.mark.float32
@@ -27,3 +27,12 @@ def test_the_kalman_form_finds_the_same_states():
     assert kalman is not None
     assert full <= kalman < 10
     assert newton.lyapunov(problem) < 0
+
+
+@pytest.mark.float32
+def test_the_speed_of_a_linear_recurrence_is_printed_next_to_a_copy(capsys):
+    assert linear.main(["2,20,3", "--rounds", "1"]) == 0
+    rows = capsys.readouterr().out.splitlines()[-4:]
+    walks_of_rows = [row.split(" | ")[1] for row in rows]
+    assert walks_of_rows == ["copy", "forward", "reverse", "prefix"]
+    assert rows[0].endswith("| 1.00 |")
