@@ -1,10 +1,12 @@
 """The package's own build: with no compiler, with a broken and with an absent one."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -84,6 +86,34 @@ def test_a_build_with_a_compiler_holds_a_library_that_is_whole(tree, tmp_path):
     library = tmp_path / LIBRARY
     assert build.is_sealed(library)
     assert library.read_bytes().startswith(b"compiled\n")
+
+
+def test_the_library_needs_only_what_every_linux_has():
+    """What auditwheel would copy into the wheel, and so break the library's seal."""
+    if not build.LIBRARY.exists() or shutil.which("readelf") is None:
+        pytest.skip("no compiled library, or no readelf")
+    done = subprocess.run(
+        ["readelf", "-dW", str(build.LIBRARY)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    needed = set(re.findall(r"\(NEEDED\).*\[(\w[\w+-]*)\.so", done.stdout))
+    assert "libc" in needed
+    given = {"libc", "libm", "libstdc++", "libgcc_s", "libpthread", "ld-linux-x86-64"}
+    assert needed <= given | {"ld-linux-aarch64"}
+
+
+def test_a_release_is_tried_on_each_python_that_the_package_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    named = [
+        line.rsplit(" ", 1)[1]
+        for line in project["project"]["classifiers"]
+        if re.search(r":: 3\.\d+$", line)
+    ]
+    built = project["tool"]["cibuildwheel"]["build"]
+    assert built == [f"cp{v.replace('.', '')}-manylinux_*" for v in named]
+    assert f"for version in {' '.join(named)}; do" in (ROOT / ".ci/release").read_text()
 
 
 def test_a_compiler_that_fails_leaves_the_library_as_it_was(tmp_path, monkeypatch):
