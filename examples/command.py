@@ -2,22 +2,19 @@
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import io
 import math
-import os
-import signal
-import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rnnjax import training
+import interrupt
 
-STOPPED = 130  # what a shell reports for a program that Ctrl-C ended
+from rnnjax import training
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -81,7 +78,7 @@ def share(text: str) -> float:
 
 def refuse(why: Exception | str) -> NoReturn:
     """End the program with one line and status 2, as argparse does."""
-    print(f"{_program()}: {why}", file=sys.stderr)
+    print(f"{interrupt.program()}: {why}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -159,41 +156,11 @@ def run(
     options = parse(None)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # Ctrl-C leaves no time to flush
-    _end_at_ctrl_c(getattr(options, "out", None))
+    interrupt.ends(functools.partial(_stopped, getattr(options, "out", None)))
     try:
         main(options)
     except (OSError, FloatingPointError) as error:
-        sys.exit(f"{_program()}: {error}")
-
-
-def _end_at_ctrl_c(out: Path | None) -> None:
-    """End at once with one line, even while a compiled epoch runs.
-
-    Python runs a handler in the main thread only, and so after the epoch, which may
-    take minutes; but it writes a byte to a socket at once, which another thread can
-    wait for. Checkpoints are written wholly or not at all, so any moment will do.
-    """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        return  # a program in the background is not to be stopped by Ctrl-C
-    reading, writing = socket.socketpair()
-    writing.setblocking(False)
-    first = threading.Lock()
-
-    def end(*_) -> None:
-        if first.acquire(blocking=False):
-            begin = "\n" if sys.stderr.isatty() else ""  # a terminal has printed ^C
-            line = f"{begin}{_program()}: {_stopped(out)}\n"
-            os.write(sys.stderr.fileno(), line.encode())
-            os._exit(STOPPED)
-
-    def wait() -> None:
-        with reading, writing:
-            reading.recv(1)
-        end()
-
-    signal.set_wakeup_fd(writing.fileno())
-    signal.signal(signal.SIGINT, end)
-    threading.Thread(target=wait, daemon=True).start()
+        sys.exit(f"{interrupt.program()}: {error}")
 
 
 def _stopped(out: Path | None) -> str:
@@ -202,7 +169,3 @@ def _stopped(out: Path | None) -> str:
     if any(out.glob("checkpoint.npz")) or any(out.glob("*/checkpoint.npz")):
         return f"stopped; {out} has the last full epoch: add --resume to go on"
     return "stopped before anything was saved"
-
-
-def _program() -> str:
-    return Path(sys.argv[0]).name

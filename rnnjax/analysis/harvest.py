@@ -22,7 +22,9 @@ def harvest(function: Callable[..., Any], *args: Any) -> tuple[Any, list[Named]]
     """What the function returns, and its named values in the order of the program.
 
     A value that is named inside a `jax.lax.scan` comes with the axis of its steps in
-    front. Loops of other kinds keep theirs.
+    front. What is named inside a `jax.lax.while_loop` or a branch of a
+    `jax.lax.cond` or `jax.lax.switch` is left out: how often it is computed is known
+    only when the program runs.
 
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> from rnnjax.analysis.harvest import harvest

@@ -105,3 +105,19 @@ def test_values_come_out_of_loops_in_loops():
     assert [(one.name, one.loops) for one in found] == [("square", 2), ("total", 1)]
     np.testing.assert_array_equal(found[0].value, xs**2)
     np.testing.assert_array_equal(found[1].value, [3, 15])
+
+
+def test_values_that_may_not_be_computed_stay_where_they_are():
+    def named(x):
+        rnnjax.observe(inside=x)
+        return x + 1
+
+    def run(x):
+        x = jax.lax.cond(x > 0, named, lambda x: x, x)
+        x = jax.lax.while_loop(lambda x: x < 5, named, x)
+        rnnjax.observe(after=x)
+        return jax.lax.fori_loop(0, 2, lambda _, x: named(x), x)
+
+    result, found = harvest(run, jnp.ones(()))
+    assert result == 7
+    assert [(one.name, one.loops) for one in found] == [("after", 0), ("inside", 1)]

@@ -133,3 +133,9 @@ def test_types_of_params_and_carries_of_exported_cells_are_exported():
         if getattr(rnnjax, value.__name__, None) is not value
     }
     assert not missing
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """pytest takes them for one module, and collects neither."""
+    names = [path.name for path in (ROOT.parent / "tests").rglob("test_*.py")]
+    assert len(set(names)) == len(names)

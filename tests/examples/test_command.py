@@ -10,9 +10,9 @@ import textwrap
 import time
 
 import char_lm
-import command
 import flip_flop
 import forecast
+import interrupt
 import many_hosts
 import mnist
 import pytest
@@ -227,8 +227,19 @@ def test_ctrl_c_does_not_wait_for_a_compiled_loop(tmp_path):
     body = f"run = jax.jit(lambda: {loop}).lower().compile(); print('begins'); "
     with interrupted(child(tmp_path, body + "print(run())"), "begins") as process:
         out, said = process.communicate(timeout=10)
-    assert process.returncode == command.STOPPED
+    assert process.returncode == interrupt.STOPPED
     assert (out, said) == ("", "program.py: stopped before anything was saved\n")
+
+
+def test_ctrl_c_while_jax_is_imported_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "jax.py").write_text(
+        "import time; print('begins', flush=True); time.sleep(60)"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    with interrupted(command_of("sine", "--quick"), "begins") as process:
+        out, said = process.communicate(timeout=20)
+    assert (process.returncode, out, said) == (130, "", "sine.py: stopped\n")
 
 
 def test_ctrl_c_is_left_to_those_in_the_foreground(tmp_path):
