@@ -46,6 +46,6 @@ def ends(said: Callable[[], str]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-# JAX takes seconds to import. A program of another folder, such as pytest, is left alone.
+# JAX takes seconds to import. Programs elsewhere, such as pytest, are left alone.
 if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent:
     ends(lambda: "stopped")

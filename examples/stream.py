@@ -142,6 +142,19 @@ def latency(cell, params, options, chunk: int, calls: int) -> np.ndarray:
     return np.array(taken[10:])  # the first ones compile
 
 
+def latency_alone(cell, params, calls: int) -> np.ndarray:
+    """The seconds of each call of the cell's own step, for one stream without slots."""
+    step, carry = jax.jit(cell.step), cell.initial_carry(params)
+    values = mackey_glass(1, calls + 10, 0)[0]
+    taken = []
+    for x in values:
+        began = time.perf_counter()
+        carry, y = step(params, carry, x[None])
+        np.asarray(y)
+        taken.append(time.perf_counter() - began)
+    return np.array(taken[10:])
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command.parser(__doc__)
     add = parser.add_argument
@@ -151,6 +164,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--samples", type=command.positive, default=1000, help="most of one stream")
     add("--chunk", type=command.positive, default=64, help="steps in one call")
     add("--calls", type=command.positive, default=2000, help="calls that are timed")
+    add(
+        "--synchronous",
+        action="store_true",
+        help="compute where the call is made: each call is faster, training is not",
+    )
     command.add_run(
         parser,
         "runs/stream",
@@ -174,6 +192,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(options: argparse.Namespace) -> None:
     command.check_out(options)
+    if options.synchronous:
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
     print(training.environment())
     cell = cell_of(options.hidden)
     print(f"data Mackey-Glass series, to be forecast {AHEAD} steps ahead")
@@ -208,6 +228,10 @@ def main(options: argparse.Namespace) -> None:
             f"latency of {options.streams} streams, chunk {chunk}: p50 {half:.1f} us, "
             f"p99 {most:.1f} us, {half / chunk / options.streams:.2f} us a sample"
         )
+    half, most = np.percentile(
+        1e6 * latency_alone(cell, params, options.calls), [50, 99]
+    )
+    print(f"latency of one stream by cell.step: p50 {half:.1f} us, p99 {most:.1f} us")
     scores = [np.sqrt(np.mean(np.concatenate(e) ** 2)) for e in (found, naive)]
     print(
         f"final rmse {scores[0]:.4f}  repeating the last value {scores[1]:.4f}  "

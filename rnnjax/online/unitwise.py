@@ -214,7 +214,13 @@ def _owned(name: str, place: Place, found: Facts) -> None:
 
 
 def _of(owner: np.ndarray, by_unit: Array) -> Array:
-    """For each number in the params what its unit has."""
+    """For each number in the params what its unit has, ready to be broadcast.
+
+    The numbers of a column mostly belong to one unit, which is then looked up once.
+    """
+    for axis in range(owner.ndim) if owner.size else ():
+        first = owner.take([0], axis)
+        owner = first if (owner == first).all() else owner
     return jnp.where(owner == NONE, jnp.zeros((), by_unit.dtype), by_unit[owner])
 
 
