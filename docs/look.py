@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+WIDTHS = {"desktop": (1400, 900), "phone": (390, 844)}
 PICTURED = {"index", "cells", "api/cells", "performance", "concepts", "errors"}
 SEARCHED = "reset"
 

@@ -127,7 +127,8 @@ def test_the_skeleton_of_a_cell_is_one(tmp_path, monkeypatch):
         module.minimal_rnn, module=False, globs=vars(module)
     )
     assert doctest.DocTestRunner().run(example).failed == 0
-    row = script("make_cells.py")["_leaf_columns"](module.minimal_rnn)
-    assert row[1].count("$") == 6
-    assert "2017" in row[3]
-    assert row[4] == "`scan.default`"
+    entry = script("make_cells.py")["section"](module.minimal_rnn)
+    assert entry.startswith("\n### minimal_rnn\n")
+    assert entry.count("&=") == 3
+    assert "2017" in entry
+    assert "- Walked by `scan.default`; in parallel: `scan.newton`\n" in entry
