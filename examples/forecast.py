@@ -1,17 +1,23 @@
-"""Forecast the sunspots of the next eleven years with an encoder and a decoder.
+"""Forecast a series eleven steps ahead, with an encoder and a decoder.
 
     python examples/forecast.py --plot
+    python examples/forecast.py --series mackey-glass --dropout 0
 
+The first series has the sunspots of each year; the second is chaotic and made here.
 One LSTM reads the last years. Another starts from its carry and predicts the years to
 come; each prediction is its next input. Several such models, drawn from different keys,
 are trained side by side by `jax.vmap`, and their mean is the forecast. It is compared
 with persistence, which repeats the last year, and with an autoregression by
 statsmodels, which has as many lags as Akaike's criterion chooses. All three know only
 the years up to --split, and then make a forecast in each of the years after it.
+
+A linear model is the right choice for the sunspots: 221 years hold few cycles to learn
+from, the later ones rise higher than any of them, and it scales with its input.
 """
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +27,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from stream import mackey_glass
 
 import rnnjax
 from rnnjax import training
+
+
+class Series(NamedTuple):
+    """Values at equal steps of time, and what networks see instead of them."""
+
+    times: np.ndarray
+    values: np.ndarray
+    unit: str
+    split: int
+    least: float
+    scaled: Callable[[Any], Any]
+    unscaled: Callable[[Any], np.ndarray]
 
 
 class Windows(NamedTuple):
@@ -59,6 +78,15 @@ def sunspots() -> tuple[np.ndarray, np.ndarray]:
         ) from error
     table: Any = sunspots.load_pandas().data
     return table["YEAR"].to_numpy(int), table["SUNACTIVITY"].to_numpy(float)
+
+
+def load(name: str) -> Series:
+    """The series of that name."""
+    if name == "sunspots":
+        return Series(*sunspots(), "years", 1920, 0.0, scaled, unscaled)
+    (values,) = mackey_glass(1, 1200, seed=0).astype(float)
+    times = np.arange(1, len(values) + 1)
+    return Series(times, values, "steps", 800, -np.inf, np.asarray, np.asarray)
 
 
 def scaled(values: Any) -> Any:
@@ -141,7 +169,8 @@ def errors(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = command.parser(__doc__)
     add = parser.add_argument
-    add("--split", type=int, default=1920, help="the last year that is trained on")
+    add("--series", choices=("sunspots", "mackey-glass"), default="sunspots")
+    add("--split", type=int, help="the last year (1920) or step (800) to train on")
     add("--last", type=int, help="forget all years after this one")
     add("--window", type=command.positive, default=33, help="how many years are read")
     add("--horizon", type=command.positive, default=11, help="how many are forecast")
@@ -168,9 +197,13 @@ def main(options: argparse.Namespace) -> None:
     command.check_out(options)
     print(training.environment())
     with command.refusals(OSError):
-        years, values = sunspots()
+        series = load(options.series)
+    if options.split is None:
+        options.split = series.split
     if options.last is not None:
-        years, values = years[years <= options.last], values[years <= options.last]
+        kept = series.times <= options.last
+        series = series._replace(times=series.times[kept], values=series.values[kept])
+    years, values = series.times, series.values
     window, horizon = options.window, options.horizon
     known = int(np.sum(years <= options.split))
     examples = known - window - horizon + 1
@@ -182,11 +215,12 @@ def main(options: argparse.Namespace) -> None:
             "needed. Write another year, or a smaller --window or --batch-size"
         )
     print(
-        f"data sunspots of {years[0]} to {years[-1]}: {examples} windows of {window} "
-        f"years to train on, {len(origins)} to score on, {horizon} years ahead"
+        f"data {options.series} of {years[0]} to {years[-1]}: {examples} windows of "
+        f"{window} {series.unit} to train on, {len(origins)} to score on, {horizon} "
+        f"{series.unit} ahead"
     )
 
-    train = windows(scaled(values[:known]).astype(np.float32), window, horizon)
+    train = windows(series.scaled(values[:known]).astype(np.float32), window, horizon)
     score = windows(values[known - window :], window, horizon)
     encoder = rnnjax.with_dropout(
         rnnjax.lstm(1, options.hidden), state=options.dropout, per="sequence"
@@ -208,11 +242,11 @@ def main(options: argparse.Namespace) -> None:
 
         return jax.vmap(one)(past)
 
-    past = jnp.asarray(scaled(score.past), jnp.float32)
+    past = jnp.asarray(series.scaled(score.past), jnp.float32)
 
     def read(params):
         # The mean of roots, squared, would be low wherever the members disagree.
-        return unscaled(training.predict(apply, params, past)).mean(axis=1)
+        return series.unscaled(training.predict(apply, params, past)).mean(axis=1)
 
     def evaluate(params):
         return {"test_rmse": np.sqrt(np.mean((read(params) - score.future) ** 2))}
@@ -221,8 +255,8 @@ def main(options: argparse.Namespace) -> None:
     schedule = optax.cosine_onecycle_schedule(updates, options.lr)
     optimizer = optax.adamw(schedule, weight_decay=0.05)
     state = training.init(params, optimizer, key_train)
-    names = ("split", "last", "window", "horizon", "hidden", "dropout", "members")
-    names += ("epochs", "batch_size", "lr", "seed")
+    names = ("series", "split", "last", "window", "horizon", "hidden", "dropout")
+    names += ("members", "epochs", "batch_size", "lr", "seed")
     config = {name: getattr(options, name) for name in names}
     state, history = command.begin(options, state, config)
     state, history = training.fit(
@@ -240,49 +274,50 @@ def main(options: argparse.Namespace) -> None:
     linear, order = autoregression(values, known, horizon, origins)
     found = {
         "persistence": np.repeat(score.past[:, -1:], horizon, axis=1),
-        f"AR({order})": np.maximum(linear, 0),
+        f"AR({order})": np.maximum(linear, series.least),
         "encoder-decoder": read(state.params),
     }
-    ahead = "".join(f"{year:7}" for year in range(1, horizon + 1))
-    print(f"root mean squared error, years ahead{ahead}")
+    ahead = "".join(f"{year:9}" for year in range(1, horizon + 1))
+    print(f"root mean squared error, {series.unit} ahead{ahead}")
     for name, forecasts in found.items():
-        row = "".join(f"{e:7.1f}" for e in errors(forecasts, score.future))
+        row = "".join(f"{e:9.3g}" for e in errors(forecasts, score.future))
         print(f"{name:36}{row}")
     if options.plot:
-        plot(options.out / "forecast.png", years, values, known, found, score.future)
+        plot(options.out / "forecast.png", series, known, found, score.future)
     for name, forecasts in found.items():
         rmse = np.sqrt(np.mean((forecasts - score.future) ** 2))
-        print(f"final {name}  test_rmse {rmse:.2f}")
+        print(f"final {name}  test_rmse {rmse:.4g}")
     print(
         f"final training {sum(record['seconds'] for record in history):.1f} s  "
         f"total {time.perf_counter() - began:.1f} s"
     )
 
 
-def plot(path: Path, years, values, known: int, found, truth: np.ndarray) -> None:
-    """Draw forecasts made in a few years, and the error for each year ahead."""
+def plot(path: Path, data: Series, known: int, found, truth: np.ndarray) -> None:
+    """Draw eight forecasts of each kind, and their error for each step ahead."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 3.6), dpi=120, layout="constrained")
     series, by_year = figure.subplots(1, 2, width_ratios=[2.2, 1])
     horizon = truth.shape[1]
-    shown = years >= years[known] - 12
-    series.plot(
-        years[shown], values[shown], color="black", linewidth=1, label="sunspots"
-    )
+    years, origins = data.times, range(0, min(len(truth), 8 * horizon), horizon)
+    shown = slice(known - 12, known + 8 * horizon)
+    series.plot(years[shown], data.values[shown], color="black", linewidth=1)
     for color, (name, forecasts) in zip(("C7", "C1", "C0"), found.items(), strict=True):
-        for row in range(0, len(forecasts), horizon):
+        for row in origins:
             ahead = years[known + row : known + row + horizon]
             label = name if row == 0 else None
             series.plot(ahead, forecasts[row], color=color, linewidth=1.6, label=label)
         steps = np.arange(1, horizon + 1)
         by_year.plot(steps, errors(forecasts, truth), color=color, marker="o", ms=3)
-    for first in range(known, len(values), horizon):
-        series.axvline(years[first] - 0.5, color="0.85", linewidth=0.8, zorder=0)
-    series.set(xlabel="year", title=f"forecasts of {horizon} years, made at each line")
+    for row in origins:
+        series.axvline(years[known + row] - 0.5, color="0.85", linewidth=0.8, zorder=0)
+    title = f"forecasts of {horizon} {data.unit}, made at each line"
+    series.set(xlabel=data.unit[:-1], title=title)
     series.legend(frameon=False, fontsize=8, ncols=4, loc="upper left")
-    series.set_ylim(0, 1.2 * values.max())
-    by_year.set(xlabel="years ahead", title="root mean squared error")
+    low, high = min(data.values.min(), 0), data.values.max()
+    series.set_ylim(low, high + 0.2 * (high - low))
+    by_year.set(xlabel=f"{data.unit} ahead", title="root mean squared error")
     by_year.set_ylim(bottom=0)
     for axes in (series, by_year):
         axes.spines[["top", "right"]].set_visible(False)

@@ -30,6 +30,16 @@ def test_forecast_quick(tmp_path):
     assert (tmp_path / "forecast.png").stat().st_size > 1000
 
 
+def test_a_network_is_the_better_one_where_a_series_is_not_linear(tmp_path):
+    pytest.importorskip("statsmodels")
+    given = ("--series", "mackey-glass", "--dropout", 0)
+    lines = run("forecast", *given, "--quick", "--out", tmp_path)
+    assert "mackey-glass of 1 to 1200" in lines[1]
+    rmse = [float(line.split()[3]) for line in lines if " test_rmse " in line]
+    persistence, linear, ours = rmse[-3:]
+    assert ours < linear < persistence
+
+
 def test_years_that_leave_nothing_are_refused(tmp_path, capsys):
     pytest.importorskip("statsmodels")
     for given in (["--split", 1750], ["--split", 2005], ["--last", 1600]):
