@@ -16,7 +16,6 @@ os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 )
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 import rnnjax  # noqa: E402  the checkout's, whichever is installed
 
@@ -26,7 +25,7 @@ project_copyright = author
 release = version = rnnjax.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -44,6 +43,11 @@ pages_of_bare_names = ["cells"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 suppress_warnings = ["myst.strikethrough"]
+
+# Pages of code cells, which show what they print and draw; others run by page_code.
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+nb_merge_streams = True
 
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
