@@ -5,11 +5,14 @@ import gzip
 import hashlib
 import os
 import struct
+import time
 import urllib.request
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import command
 import numpy as np
 
 MIRROR = "https://storage.googleapis.com/cvdf-datasets/mnist/"
@@ -57,6 +60,57 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=os.environ.get("RNNJAX_DATA_DIR") or None,
         help="the four idx files or Kaggle's csv",
+    )
+
+
+def read(
+    options: argparse.Namespace,
+    *,
+    download: bool = False,
+    quick: tuple[int, int] = (2000, 1000),
+) -> Digits:
+    """The digits of a program that trains; with ``--quick`` at most so many of both."""
+    with command.refusals(OSError, ValueError):
+        data = load(options.data_dir, download=download)
+    if options.quick:
+        train, score = map(some, (data.train, data.score), quick)
+        data = data._replace(train=train, score=score)
+    count = len(data.train.labels)
+    if count < options.batch_size:
+        command.refuse(
+            f"--batch-size is {options.batch_size}, more than the {count} "
+            f"digits to train on; write --batch-size {count} at most"
+        )
+    return data
+
+
+def described(data: Digits) -> str:
+    """The line that says what a program reads."""
+    return (
+        f"data {data.source}: {len(data.train.labels)} digits to train on, "
+        f"{len(data.score.labels)} ({data.scored_on}) to score on"
+    )
+
+
+def fingerprint(digits: Images) -> str:
+    """What tells these digits from others, for the config of a run."""
+    return f"{len(digits.labels)} digits, crc {zlib.crc32(digits.images.tobytes())}"
+
+
+def final(
+    data: Digits,
+    found: np.ndarray,
+    history: Sequence[Mapping[str, Any]],
+    began: float,
+) -> str:
+    """The last line of a program: how many of the digits to score on it reads."""
+    right = found == data.score.labels
+    return (
+        f"final {data.scored_on}_accuracy {np.mean(right):.4f}  "
+        f"errors {np.sum(~right)}/{len(right)}  "
+        f"epochs {len(history)}  "
+        f"training {sum(record['seconds'] for record in history):.1f} s  "
+        f"total {time.perf_counter() - began:.1f} s"
     )
 
 

@@ -21,7 +21,6 @@ import tempfile
 import threading
 import time
 import traceback
-import zlib
 from pathlib import Path
 
 import command
@@ -132,23 +131,11 @@ def train(options: argparse.Namespace) -> None:
     say = print if jax.process_index() == 0 else lambda line: None
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     say(training.environment())
-    with command.refusals(OSError, ValueError):
-        data = digits.load(options.data_dir, download=False)
-    chosen, score = data.train, data.score
-    if options.quick:
-        chosen, score = digits.some(chosen, 2000), digits.some(score, 1000)
+    data = digits.read(options)
     # Any number of devices that divides the batch then divides the digits too.
-    whole = len(chosen.labels) // options.batch_size * options.batch_size
-    if not whole:
-        command.refuse(
-            f"--batch-size is {options.batch_size}, more than the {len(chosen.labels)} "
-            f"digits to train on; write --batch-size {len(chosen.labels)} at most"
-        )
-    chosen = digits.Images(*(a[:whole] for a in chosen))
-    say(
-        f"data {data.source}: {whole} digits to train on, {len(score.labels)} "
-        f"({data.scored_on}) to score on"
-    )
+    whole = len(data.train.labels) // options.batch_size * options.batch_size
+    chosen, score = digits.Images(*(a[:whole] for a in data.train)), data.score
+    say(digits.described(data._replace(train=chosen)))
     say(
         f"processes {jax.process_count()}, devices {jax.device_count()}, batch "
         f"{options.batch_size}"
@@ -171,7 +158,7 @@ def train(options: argparse.Namespace) -> None:
     state = training.init(mnist.init(model, key_init), optimizer, key_train)
     names = ("hidden", "batch_size", "seed", "epochs")
     config = {name: getattr(options, name) for name in names}
-    config["data"] = f"{whole} digits, crc {zlib.crc32(chosen.images.tobytes())}"
+    config["data"] = digits.fingerprint(chosen)
     with command.refusals(TypeError, ValueError, OSError):
         train_epoch = training.epoch(
             loss, optimizer, batch_size=options.batch_size, mesh=mesh
@@ -195,13 +182,7 @@ def train(options: argparse.Namespace) -> None:
     found = read(state.params)
     if options.plot and jax.process_index() == 0:
         mnist.plot(options.out, history, data.scored_on, score, found)
-    say(
-        f"final {data.scored_on}_accuracy {np.mean(found == score.labels):.4f}  "
-        f"errors {np.sum(found != score.labels)}/{len(score.labels)}  "
-        f"epochs {len(history)}  "
-        f"training {sum(record['seconds'] for record in history):.1f} s  "
-        f"total {time.perf_counter() - began:.1f} s"
-    )
+    say(digits.final(data, found, history, began))
 
 
 # Processes that end together.

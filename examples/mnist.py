@@ -9,7 +9,6 @@ tutorials: stacked (30 and 10 units), bilstm (10 in each direction), deep-bilstm
 
 import argparse
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -172,21 +171,9 @@ def main(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     command.check_out(options)
     print(training.environment())
-    with command.refusals(OSError, ValueError):
-        data = digits.load(options.data_dir, download=options.download)
+    data = digits.read(options, download=options.download)
     train, score = data.train, data.score
-    if options.quick:
-        train, score = digits.some(train, 2000), digits.some(score, 1000)
-    print(
-        f"data {data.source}: {len(train.labels)} digits to train on, "
-        f"{len(score.labels)} ({data.scored_on}) to score on"
-    )
-
-    if len(train.labels) < options.batch_size:
-        command.refuse(
-            f"--batch-size is {options.batch_size}, more than the {len(train.labels)} "
-            f"digits to train on; write --batch-size {len(train.labels)} at most"
-        )
+    print(digits.described(data))
     model = build(options.model, options.hidden, options.read_out)
     updates = len(train.labels) // options.batch_size * options.epochs
     optimizer = optimizer_for(options, updates)
@@ -209,9 +196,7 @@ def main(options: argparse.Namespace) -> None:
     names = ["model", "hidden", "read_out", "batch_size", "lr", "seed"]
     names += ["epochs"] * has_cycle(options)
     config = {name: getattr(options, name) for name in names}
-    config["data"] = (
-        f"{len(train.labels)} digits, crc {zlib.crc32(train.images.tobytes())}"
-    )
+    config["data"] = digits.fingerprint(train)
     state, history = command.begin(options, state, config)
     state, history = training.fit(
         training.epoch(loss, optimizer, batch_size=options.batch_size),
@@ -233,13 +218,7 @@ def main(options: argparse.Namespace) -> None:
         print(f"wrote {path}, {len(data.unlabelled)} rows")
     if options.plot:
         plot(options.out, history, data.scored_on, score, read)
-    print(
-        f"final {data.scored_on}_accuracy {np.mean(read == labels):.4f}  "
-        f"errors {np.sum(read != labels)}/{len(labels)}  "
-        f"epochs {len(history)}  "
-        f"training {sum(record['seconds'] for record in history):.1f} s  "
-        f"total {time.perf_counter() - began:.1f} s"
-    )
+    print(digits.final(data, read, history, began))
 
 
 def plot(out: Path, history, scored_on: str, score: digits.Images, read) -> None:

@@ -14,7 +14,9 @@ import flip_flop
 import forecast
 import interrupt
 import many_hosts
+import memory
 import mnist
+import pixels
 import pytest
 import ragged
 import sine
@@ -30,7 +32,9 @@ RUNS: dict[str, Program] = {
     "flip_flop": flip_flop,
     "forecast": forecast,
     "many_hosts": many_hosts,
+    "memory": memory,
     "mnist": mnist,
+    "pixels": pixels,
     "ragged": ragged,
     "sine": sine,
     "stream": stream,
@@ -77,7 +81,7 @@ def test_a_folder_without_rights_is_refused(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_folder_that_holds_a_run_is_refused_first(name, tmp_path, capsys):
-    folder = tmp_path / "one" if name == "sine" else tmp_path
+    folder = tmp_path / {"sine": "one", "memory": "parity-gru"}.get(name, "")
     folder.mkdir(exist_ok=True)
     (folder / "checkpoint.npz").write_bytes(b"hours of work")
     said = refusal(RUNS[name], capsys, "--out", tmp_path)
