@@ -19,7 +19,7 @@ from jax import Array
 
 from rnnjax import meshes, scan, signals
 from rnnjax.cell import Carry, Params, Reset
-from rnnjax.kernels import cudnn, pallas
+from rnnjax.kernels import cudnn, native_loop, pallas
 from rnnjax.kernels.equations import (
     ELMAN_RELU,
     ELMAN_TANH,
@@ -39,6 +39,7 @@ __all__ = [
     "check",
     "elman_relu",
     "elman_tanh",
+    "engine",
     "gru",
     "gru_before",
     "gru_pallas",
@@ -143,6 +144,21 @@ def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
     ...     3, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.elman_relu)
     """
     return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset)
+
+
+def engine(project, step, params, carry, xs, *, mask=None, reset=None):
+    """The traversal of any step in float32 on a CPU: a native loop without XLA's.
+
+    It runs the program of the step by itself, row by row of the batch, and its
+    gradient; the weights' gradient is one product over time and batch. A step with
+    an operation that it does not know, another dtype, device or a mesh walk with
+    `rnnjax.scan.default`; `status` of a cell says which.
+
+    >>> import rnnjax
+    >>> cell = rnnjax.mgu(3, 4, traversal=rnnjax.kernels.engine)
+    """
+    beside = {"mask": mask, "reset": reset}
+    return native_loop.walk(project, step, params, carry, xs, **beside)
 
 
 @_kernel_of(LSTM)

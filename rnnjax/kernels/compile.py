@@ -112,7 +112,8 @@ def compile_library(
         raise RuntimeError("no C++ compiler found: install g++ or clang++, or set CXX")
     common = [*compiler, *_FLAGS, f"-I{sources}", f"-isystem{jaxlib_include()}", *flags]
     jobs = [
-        (f"kernels_{name}.o", ["kernels.cc", f"-DRNNJAX_ISA={name}", *set_flags])
+        (f"{part}_{name}.o", [f"{part}.cc", f"-DRNNJAX_ISA={name}", *set_flags])
+        for part in ("kernels", "engine")
         for name, set_flags in instruction_sets().items()
     ]
     jobs += [(f"{n}.o", [f"{n}.cc"]) for n in ("handlers", "dispatch", "schedule")]

@@ -9,7 +9,7 @@ cell with a program of its own runs that on the program's platform.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +17,12 @@ from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from rnnjax.cell import Cell
 from rnnjax.kernels import (
     cudnn,
     linear,
     native,
+    native_loop,
     pallas_tpu,
     partitioning,
     reference,
@@ -190,16 +192,32 @@ def running() -> Lowering:
     return Lowering("reference", f"there is no kernel for {platform}")
 
 
-def status() -> Status:
+@overload
+def status() -> Status: ...
+@overload
+def status(cell: Cell, x: Any) -> Lowering: ...
+def status(cell: Cell | None = None, x: Any = None) -> Status | Lowering:
     """Which program runs the kernel of each cell on the default device, and why.
 
-    >>> import rnnjax
+    Of a cell, and an input ``x`` of one example at one time, it is what
+    `rnnjax.kernels.engine` makes of its step: ``native``, or ``scan`` and the first
+    operation, forward or back, that the engine does not know.
+
+    >>> import jax.numpy as jnp, rnnjax
     >>> print(rnnjax.kernels.status())  # doctest: +SKIP
     platform: cpu
     lstm   native     avx512
     gru    native     avx512
     elman  native     avx512
+    >>> cell = rnnjax.conv_lstm((4, 2), 2)
+    >>> rnnjax.kernels.status(cell, jnp.ones((4, 2), jnp.float32)).name
+    'scan'
     """
+    if cell is not None:
+        lacking = native_loop.unknown(cell, x)
+        if lacking:
+            return Lowering("scan", f"the engine has no {lacking}")
+        return Lowering("native", native.reason())
     platform, (name, reason) = jax.default_backend(), running()
     reasons = [reason] * 3
     if platform == "gpu":

@@ -26,8 +26,9 @@ FORWARD = "rnnjax_forward"
 BACKWARD = "rnnjax_backward"
 WEIGHT_GRADIENT = "rnnjax_weight_gradient"
 LINEAR = "rnnjax_linear"
+LOOP = "rnnjax_loop"
 
-_TARGETS = FORWARD, BACKWARD, WEIGHT_GRADIENT, LINEAR
+_TARGETS = FORWARD, BACKWARD, WEIGHT_GRADIENT, LINEAR, LOOP
 
 _AGAIN = "run `python -m rnnjax.kernels.compile`"
 
@@ -70,6 +71,8 @@ def _load() -> _Loaded:
         library.rnnjax_use.argtypes = [ctypes.c_char_p]
         library.rnnjax_has.restype = ctypes.c_bool
         library.rnnjax_has.argtypes = [ctypes.c_char_p]
+        library.rnnjax_operation.restype = ctypes.c_char_p
+        library.rnnjax_operation.argtypes = [ctypes.c_int]
         for target in _TARGETS:
             getattr(library, target)
         compiled = (library.rnnjax_ffi_major(), library.rnnjax_ffi_minor())
@@ -119,6 +122,21 @@ def reason() -> str:
     True
     """
     return _load().reason
+
+
+@functools.cache
+def operations() -> tuple[str, ...]:
+    """The elementwise operations that the engine of any step knows, in its order.
+
+    >>> from rnnjax.kernels import native
+    >>> "tanh" in native.operations() or not native.available()
+    True
+    """
+    library, _ = _load()
+    if library is None:
+        return ()
+    names = iter(map(library.rnnjax_operation, range(1 << 16)))
+    return tuple(name.decode() for name in iter(names.__next__, None))
 
 
 @functools.cache

@@ -34,7 +34,8 @@ def sanitizers_work(compiler, folder):
 def compiled(compiler, flags, sets, folder):
     """The program that runs all kernels of these instruction sets."""
     jobs = [
-        (build.SOURCES / "kernels.cc", [f"-DRNNJAX_ISA={name}", *more])
+        (build.SOURCES / f"{part}.cc", [f"-DRNNJAX_ISA={name}", *more])
+        for part in ("kernels", "engine")
         for name, more in sets.items()
     ]
     jobs += [(build.SOURCES / name, []) for name in ("dispatch.cc", "schedule.cc")]

@@ -205,6 +205,61 @@ ffi::Error linear(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
   return run(pool, p, active.load()->linear);
 }
 
+// A buffer of a loop has as many elements as its program says, for each row.
+bool fits(const ffi::AnyBuffer& buffer, int64_t elements, bool flags) {
+  return static_cast<int64_t>(buffer.element_count()) == elements &&
+         buffer.element_type() == (flags ? ffi::PRED : ffi::F32);
+}
+
+ffi::Error loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                ffi::RemainingRets rets, ffi::Span<const int64_t> code,
+                ffi::Span<const float> numbers, int64_t batch) {
+  const Program program(code.begin());
+  const auto wrong = [](const char* what, int64_t i) {
+    return ffi::Error::InvalidArgument(std::string("rnnjax_loop: ") + what +
+                                       " " + std::to_string(i) +
+                                       " is not what its program expects.");
+  };
+  if (static_cast<int64_t>(args.size()) != program.inputs ||
+      static_cast<int64_t>(rets.size()) != program.outputs) {
+    return wrong("the number of buffers", args.size());
+  }
+  std::vector<const void*> inputs;
+  for (int64_t i = 0; i < program.inputs; ++i) {
+    const Input& input = program.input[i];
+    const int64_t rows = input.role == Role::kShared  ? 1
+                         : input.role == Role::kTimed ? batch * program.length
+                                                      : batch;
+    const ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>(i);
+    if (!fits(buffer, rows * input.size, input.flags)) return wrong("input", i);
+    inputs.push_back(buffer.untyped_data());
+  }
+  std::vector<void*> outputs;
+  for (int64_t i = 0; i < program.outputs; ++i) {
+    const Output& output = program.output[i];
+    const int64_t rows = output.timed ? batch * program.length : batch;
+    const ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(i);
+    if (!fits(buffer, rows * output.size, output.flags)) {
+      return wrong("output", i);
+    }
+    outputs.push_back(buffer.untyped_data());
+  }
+  if (batch == 0) return ffi::Error::Success();
+  const LoopCall call{program,
+                      batch,
+                      numbers.begin(),
+                      static_cast<int64_t>(numbers.size()),
+                      inputs.data(),
+                      outputs.data()};
+  return run(pool, call, active.load()->loop);
+}
+
+constexpr const char* kOperations[] = {
+#define RNNJAX_OPERATION(name) #name,
+    RNNJAX_OPERATIONS(RNNJAX_OPERATION)
+#undef RNNJAX_OPERATION
+};
+
 }  // namespace
 }  // namespace rnnjax
 
@@ -229,6 +284,12 @@ RNNJAX_EXPORT int rnnjax_ffi_minor() { return XLA_FFI_API_MINOR; }
 // Whether there are kernels of this cell.
 RNNJAX_EXPORT bool rnnjax_has(const char* cell) {
   return rnnjax::find_cell(cell) != nullptr;
+}
+
+// The engine's elementwise operations in their order, then null.
+RNNJAX_EXPORT const char* rnnjax_operation(int i) {
+  constexpr int count = sizeof(rnnjax::kOperations) / sizeof(const char*);
+  return i < count ? rnnjax::kOperations[i] : nullptr;
 }
 
 RNNJAX_EXPORT XLA_FFI_Error* rnnjax_forward(XLA_FFI_CallFrame* frame) {
@@ -273,6 +334,19 @@ RNNJAX_EXPORT XLA_FFI_Error* rnnjax_linear(XLA_FFI_CallFrame* frame) {
                              .Ret<xla::ffi::AnyBuffer>()
                              .Attr<bool>("reverse")
                              .To(rnnjax::linear)
+                             .release();
+  return handler->Call(frame);
+}
+
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_loop(XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .RemainingArgs()
+                             .RemainingRets()
+                             .Attr<xla::ffi::Span<const int64_t>>("code")
+                             .Attr<xla::ffi::Span<const float>>("numbers")
+                             .Attr<int64_t>("batch")
+                             .To(rnnjax::loop)
                              .release();
   return handler->Call(frame);
 }

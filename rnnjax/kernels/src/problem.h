@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "program.h"
+
 namespace rnnjax {
 
 struct Sizes {
@@ -112,6 +114,7 @@ struct Kernels {
   int count;  // of cells
   void (*weight_gradient)(const WeightGradient&, Host&);
   void (*linear)(const Linear&, Host&);
+  void (*loop)(const LoopCall&, Host&);
 };
 
 // The widest set this machine has, or the one named; null when this library

@@ -1,0 +1,273 @@
+"""Steps as flat programs: equations in a row, cut into what runs where.
+
+A jaxpr is *flat* if none of its equations calls another one and it has no constants.
+Three cuts are made here. What depends on the weights alone leaves the loop. What is
+linear in tangents is parted from the values it needs. And of these values as few as
+possible are kept for the way back: those that are cheap to make again are made again.
+"""
+
+import collections
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
+
+from rnnjax import programs
+
+# The calls that stand for the program they call.
+_CALLS = {"jit", "pjit", "closed_call", "core_call"}
+_WITH_DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+
+# Equations that cost a fraction of what it costs to write their result to memory and to
+# read it again.
+_CHEAP = {
+    *("add", "add_any", "sub", "mul", "neg", "max", "min", "abs", "square", "select_n"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "integer_pow", "sign"),
+    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "split"),
+    *("concatenate", "stack", "transpose", "name", "copy", "convert_element_type"),
+    *("stop_gradient", "tanh", "logistic", "exp"),
+}
+
+
+def variables(atoms: Iterable[Any]) -> list[Any]:
+    """Those operands of equations that are no literals.
+
+    >>> from rnnjax.kernels import flat
+    >>> flat.variables([])
+    []
+    """
+    return [atom for atom in atoms if not isinstance(atom, Literal)]
+
+
+def trace(
+    fun: Callable, avals: Sequence[Any], inline_derivatives: bool = True
+) -> tuple[Any, list[Any]]:
+    """The flat jaxpr of a function of arrays, and its constants.
+
+    The constants are the first inputs of the jaxpr. Functions with their own derivative
+    stay whole if asked for, so that it still counts.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from rnnjax.kernels import flat
+    >>> jaxpr, _ = flat.trace(jax.nn.relu, [jnp.ones(2)])
+    >>> [eqn.primitive.name for eqn in jaxpr.eqns]
+    ['max']
+    """
+    closed = jax.make_jaxpr(fun)(*avals)
+    consts, jaxpr = list(closed.consts), closed.jaxpr
+    names = _CALLS | _WITH_DERIVATIVES if inline_derivatives else _CALLS
+    if not jaxpr.constvars and all(e.primitive.name not in names for e in jaxpr.eqns):
+        return jaxpr, []
+    given = [v.aval for v in (*jaxpr.constvars, *jaxpr.invars)]
+    inlined = jax.make_jaxpr(lambda *operands: run(jaxpr, operands, names))(*given)
+    consts, jaxpr = [*inlined.consts, *consts], inlined.jaxpr
+    return cut(jaxpr, [*jaxpr.constvars, *jaxpr.invars], jaxpr.outvars), consts
+
+
+def run(
+    jaxpr: Any,
+    operands: Sequence[Any],
+    calls: Collection[str] = (),
+    seen: Callable[[Any, list[Any], list[Any]], list[Any]] | None = None,
+) -> list[Any]:
+    """Run a jaxpr, its constants among the operands, and what it calls by these names.
+
+    ``seen(eqn, operands, results)`` may put other results in place of each equation's.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from rnnjax.kernels import flat
+    >>> jaxpr, _ = flat.trace(jnp.sin, [jnp.ones(2)])
+    >>> flat.run(jaxpr, [jnp.zeros(2)])
+    [Array([0., 0.], dtype=float32)]
+    """
+    env = dict(zip((*jaxpr.constvars, *jaxpr.invars), operands, strict=True))
+
+    def read(atom):
+        return atom.val if isinstance(atom, Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        given = [read(atom) for atom in eqn.invars]
+        called = programs.inner(eqn) if eqn.primitive.name in calls else None
+        if called is not None:
+            results = run(called.jaxpr, [*called.consts, *given], calls, seen)
+        else:
+            results = programs.run_one(jaxpr, eqn, given)
+        if seen is not None:
+            results = seen(eqn, given, results)
+        env.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def cut(jaxpr: Any, invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
+    """The part of a flat jaxpr that makes some of its variables from others.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import flat
+    >>> jaxpr, _ = flat.trace(lambda x: jnp.sin(jnp.cos(x)), [jnp.ones(2)])
+    >>> part = flat.cut(jaxpr, jaxpr.invars, jaxpr.eqns[0].outvars)
+    >>> [eqn.primitive.name for eqn in part.eqns]
+    ['cos']
+    """
+    given, wanted, eqns = set(invars), set(variables(outvars)), []
+    for eqn in reversed(jaxpr.eqns):
+        if any(v in wanted and v not in given for v in eqn.outvars):
+            eqns.append(eqn)
+            wanted.update(variables(eqn.invars))
+    parts = {"constvars": [], "invars": list(invars), "outvars": list(outvars)}
+    return jaxpr.replace(**parts, eqns=eqns[::-1])
+
+
+class Hoisted(NamedTuple):
+    """A flat jaxpr without what depends on its first inputs alone."""
+
+    before: Any  # makes the first inputs of `inside` from those of the whole
+    inside: Any
+
+
+def hoist(jaxpr: Any, count: int) -> Hoisted:
+    """Part a flat jaxpr into what depends on its first ``count`` inputs, and the rest.
+
+    What is made of numbers alone counts to it too, but for their broadcasts, which
+    cost nothing where they are.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import flat
+    >>> def step(w, x):
+    ...     return x * jnp.exp(w)
+    >>> jaxpr, _ = flat.trace(step, [jnp.ones(2), jnp.ones(2)])
+    >>> [len(part.eqns) for part in flat.hoist(jaxpr, 1)]
+    [1, 1]
+    """
+    fixed = set(jaxpr.invars[:count])
+    made = set()
+    for eqn in jaxpr.eqns:
+        reads = variables(eqn.invars)
+        floating = eqn.outvars[0].aval.dtype == "float32"
+        number = not reads and floating and eqn.primitive.name == "broadcast_in_dim"
+        if not number and all(v in fixed for v in reads):
+            made.update(eqn.outvars)
+            fixed.update(eqn.outvars)
+    used = [
+        v
+        for eqn in jaxpr.eqns
+        if not made.issuperset(eqn.outvars)
+        for v in variables(eqn.invars)
+    ]
+    used += variables(jaxpr.outvars)
+    needed = [v for v in dict.fromkeys(used) if v in fixed]
+    return Hoisted(
+        cut(jaxpr, jaxpr.invars[:count], needed),
+        cut(jaxpr, [*needed, *jaxpr.invars[count:]], jaxpr.outvars),
+    )
+
+
+class Linear(NamedTuple):
+    """A flat jaxpr whose equations are linear in some inputs, and what it needs."""
+
+    jaxpr: Any  # from the free inputs, the kept values and the linear inputs
+    kept: list[Any]  # variables of the whole that are to be saved
+
+
+def linear_part(
+    jaxpr: Any,
+    linear: Sequence[Any],
+    outvars: Sequence[Any],
+    free: Sequence[Any],
+    saved: Sequence[Any],
+) -> Linear:
+    """Cut out what depends on the ``linear`` inputs, with the least to be kept for it.
+
+    Args:
+      jaxpr: of values and tangents.
+      linear: its inputs that are tangents.
+      outvars: its results that are.
+      free: variables that are there anyway and lead the inputs of the part.
+      saved: variables that are kept anyway.
+    """
+    moved, needed = set(linear), []
+    for eqn in jaxpr.eqns:
+        if any(v in moved for v in variables(eqn.invars)):
+            moved.update(eqn.outvars)
+            needed += [v for v in variables(eqn.invars) if v not in moved]
+    needed += [v for v in variables(outvars) if v not in moved]
+    values = [e for e in jaxpr.eqns if not any(v in moved for v in e.outvars)]
+    kept = _least_kept(values, list(dict.fromkeys(needed)), {*free, *saved})
+    kept = [v for v in kept if v not in set(free)]
+    return Linear(cut(jaxpr, [*free, *kept, *linear], outvars), kept)
+
+
+def _least_kept(
+    eqns: Sequence[Any], needed: Sequence[Any], there: set[Any]
+) -> list[Any]:
+    """The fewest numbers from which cheap equations make all that is needed.
+
+    This is a minimum cut: values flow from where they cannot be made again cheaply to
+    where they are needed, each as wide as its array.
+    """
+    source, sink = "source", "sink"
+    room: dict[Any, dict[Any, float]] = collections.defaultdict(dict)
+
+    def edge(a, b, width):
+        room[a][b] = width
+        room[b].setdefault(a, 0)
+
+    def node(v):
+        if (v, "in") not in room:
+            edge((v, "in"), (v, "out"), 0 if v in there else v.aval.size)
+        return v
+
+    makers = {v: eqn for eqn in eqns for v in eqn.outvars}
+    waiting, found = list(needed), dict.fromkeys(needed)
+    while waiting:
+        v = node(waiting.pop())
+        eqn = makers.get(v)
+        if eqn is None or eqn.primitive.name not in _CHEAP:
+            edge(source, (v, "in"), float("inf"))
+            continue
+        for read in variables(eqn.invars):
+            node(read)
+            edge((read, "out"), (v, "in"), float("inf"))
+            if read not in found:
+                found[read] = None
+                waiting.append(read)
+    for v in needed:
+        edge((v, "out"), sink, float("inf"))
+
+    while path := _path(room, source, sink):
+        width = min(room[a][b] for a, b in path)
+        for a, b in path:
+            room[a][b] -= width
+            room[b][a] += width
+    # The cut next to what is needed: it leaves the least to be made again.
+    ends, waiting = {sink}, [sink]
+    while waiting:
+        b = waiting.pop()
+        for a in room[b]:
+            if a not in ends and room[a][b] > 0:
+                ends.add(a)
+                waiting.append(a)
+    return [v for v in found if (v, "out") in ends and (v, "in") not in ends]
+
+
+def _path(room: Any, source: Any, sink: Any) -> list[Any]:
+    """The shortest way that has room, as edges."""
+    came, waiting = {source: source}, collections.deque([source])
+    while waiting:
+        a = waiting.popleft()
+        for b, width in room[a].items():
+            if width > 0 and b not in came:
+                came[b] = a
+                waiting.append(b)
+    if sink not in came:
+        return []
+    path, b = [], sink
+    while b != source:
+        path.append((came[b], b))
+        b = came[b]
+    return path
+
+
+def as_fun(jaxpr: Any) -> Callable[..., list[Any]]:
+    """A flat jaxpr as a function of its inputs."""
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))

@@ -1,0 +1,533 @@
+r"""A loop over any step as a primitive, and the rules by which JAX transforms it.
+
+A loop is `jax.lax.scan` in meaning, with a batch as an explicit first axis, into which
+`jax.vmap` is folded: its step is a flat program of one example. Its operands are what
+all examples share, what each row of the batch has at all times, the carry, and the
+inputs ``(b, t, ...)``.
+
+The tangent of a product with shared weights, :math:`u_t = v_t W`, is
+
+.. math:: du_t = dv_t W + v_t\,dW,
+
+of which the second part is one product for all steps and examples, computed before the
+*tangent loop* and fed into it. That loop holds the weights fixed. Its transpose is a
+loop again, over JAX's own transpose of the step, backwards; so the gradient of shared
+weights is one product over time and batch.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import Literal, Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.interpreters import partial_eval as pe
+
+from rnnjax.kernels import flat
+from rnnjax.kernels.products import product_p
+
+
+class Loop(NamedTuple):
+    """What a loop computes: its step, and which operands of it are which."""
+
+    step: Any  # a flat jaxpr: (shared, rows, carry, x) -> (carry, y)
+    shared: int
+    rows: int
+    carry: int
+    length: int
+    reverse: bool
+    linear: tuple[bool, ...] = ()  # operands of a tangent loop that are tangents
+
+    def parts(self, operands: Sequence[Any]) -> list[list[Any]]:
+        """Operands or variables as ``[shared, rows, carry, xs]``."""
+        ends = [self.shared, self.shared + self.rows]
+        ends += [ends[1] + self.carry, len(operands)]
+        return [list(operands[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+def bind(
+    step: Callable[..., tuple[list[Any], list[Any]]],
+    shared: Sequence[Any],
+    rows: Sequence[Any],
+    carry: Sequence[Any],
+    xs: Sequence[Any],
+    *,
+    length: int,
+    reverse: bool = False,
+    inline_derivatives: bool = True,
+    linear: Sequence[bool] | None = None,
+    check: Callable[[Loop], Any] = lambda loop: None,
+) -> tuple[list[Any], list[Any]]:
+    """Loop over ``step(shared, rows, carry, x) -> (carry, y)``, of one example.
+
+    All are lists of arrays. What depends on the shared operands alone is computed once,
+    and a result that is another one's double, or an input, is not computed at all.
+    ``check`` sees the loop before it is bound, and may raise.
+    """
+    examples = [
+        *map(jax.typeof, shared),
+        *(_without(a, 1) for a in (*rows, *carry)),
+        *(_without(a, 2) for a in xs),
+    ]
+    empty = Loop(None, len(shared), len(rows), len(carry), length, reverse)
+
+    def of_list(*operands):
+        after, y = step(*empty.parts(operands))
+        return [*after, *y]
+
+    jaxpr, consts = flat.trace(of_list, examples, inline_derivatives)
+    shared = [*consts, *shared]
+    before, inside = flat.hoist(jaxpr, len(shared))
+    loop = empty._replace(shared=len(before.outvars))
+    _, _, states, inputs = loop.parts(inside.invars)
+    given = dict(zip(inputs, xs, strict=True))
+    after, ys = inside.outvars[: loop.carry], inside.outvars[loop.carry :]
+    own = list(dict.fromkeys(v for v in flat.variables(ys) if v not in given))
+    inside = flat.cut(inside, inside.invars, [*after, *own])
+    read = {v for eqn in inside.eqns for v in flat.variables(eqn.invars)}
+    # The linear operands stay: a transpose has a cotangent for each.
+    read |= {*flat.variables(inside.outvars), *states}
+    marks = [*[False] * loop.shared, *(linear or [False] * len((*rows, *carry, *xs)))]
+    kept = [v in read or one for v, one in zip(inside.invars, marks, strict=True)]
+    if not carry and not any(kept[loop.shared :]):
+        kept[loop.shared] = True  # it tells how large the batch is
+
+    def chosen(every):
+        return [a for a, one in zip(every, kept, strict=True) if one]
+
+    loop = loop._replace(
+        step=flat.cut(inside, chosen(inside.invars), inside.outvars),
+        shared=sum(kept[: loop.shared]),
+        rows=sum(kept[loop.shared : loop.shared + loop.rows]),
+        linear=tuple(chosen(marks)) if linear is not None else (),
+    )
+    check(loop)
+    fixed = flat.as_fun(before)(*shared)
+    operands = chosen([*fixed, *rows, *carry, *xs])
+    primitive = loop_p if linear is None else tangent_p
+    out = primitive.bind(*operands, loop=loop)
+    made = given | dict(zip(own, out[loop.carry :], strict=True))
+    leading = operands[loop.shared].shape[0], length
+
+    def result(atom):
+        if isinstance(atom, Literal):
+            return jnp.broadcast_to(atom.val, (*leading, *atom.aval.shape))
+        return made[atom]
+
+    return out[: loop.carry], [result(atom) for atom in ys]
+
+
+def _without(a: Any, axes: int) -> Any:
+    return jax.ShapeDtypeStruct(a.shape[axes:], a.dtype)
+
+
+def reference(*operands: Any, loop: Loop) -> list[Any]:
+    """The loop as `jax.lax.scan`."""
+    shared, rows, carry, xs = loop.parts(operands)
+    axes = [None] * len(shared) + [0] * (len(operands) - len(shared))
+    step = jax.vmap(flat.as_fun(loop.step), in_axes=axes)
+
+    def body(carry, x):
+        out = step(*shared, *rows, *carry, *x)
+        return out[: loop.carry], out[loop.carry :]
+
+    xs = [jnp.moveaxis(x, 1, 0) for x in xs]
+    carry, ys = lax.scan(body, carry, xs, loop.length, reverse=loop.reverse)
+    return [*carry, *(jnp.moveaxis(y, 0, 1) for y in ys)]
+
+
+def _shapes(*operands: Any, loop: Loop) -> list[Any]:
+    first = operands[loop.shared]
+    batch = first.shape[0]
+    after, ys = loop.step.outvars[: loop.carry], loop.step.outvars[loop.carry :]
+
+    def like(v, *leading):
+        shape = (*leading, *v.aval.shape)
+        return first.update(shape=shape, dtype=v.aval.dtype, weak_type=False)
+
+    return [like(v, batch) for v in after] + [like(v, batch, loop.length) for v in ys]
+
+
+def make_primitive(name: str) -> Primitive:
+    """A primitive of loops, that runs outside `jax.jit` too."""
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+
+    def run(*operands, loop):
+        with jax.disable_jit(False):
+            return jax.jit(functools.partial(primitive.bind, loop=loop))(*operands)
+
+    primitive.def_impl(run)
+    primitive.def_abstract_eval(_shapes)
+    return primitive
+
+
+loop_p = make_primitive("loop")
+tangent_p = make_primitive("loop_tangent")
+
+
+def _without_unused(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
+    """Outputs that nothing reads, such as values kept for derivatives, are not made."""
+    eqn = rest[-1]  # newer JAX says between the two which inputs are live
+    loop = eqn.params["loop"]
+    if not any(used):
+        return [False] * len(eqn.invars), None
+    kept = [i < loop.carry or one for i, one in enumerate(used)]
+    step = loop.step
+    outvars = [v for v, one in zip(step.outvars, kept, strict=True) if one]
+    loop = loop._replace(step=flat.cut(step, step.invars, outvars))
+    outvars = [v for v, one in zip(eqn.outvars, kept, strict=True) if one]
+    eqn = eqn.replace(params=eqn.params | {"loop": loop}, outvars=outvars)
+    return [True] * len(eqn.invars), eqn
+
+
+pe.dce_rules[loop_p] = _without_unused
+pe.dce_rules[tangent_p] = _without_unused
+
+
+# Derivatives.
+
+
+def _is_zero(tangent: Any) -> bool:
+    return type(tangent) is ad.Zero
+
+
+def _is_float(a: Any) -> bool:
+    return jnp.issubdtype(a.dtype, jnp.inexact)
+
+
+def _products(step: Any, weights: set[Any], shared: set[Any]) -> dict[Any, bool]:
+    """Products of a vector with moving weights: the result, and if they are turned."""
+    found = {}
+    for eqn in step.eqns:
+        if eqn.primitive.name != "dot_general":
+            continue
+        (contracted, batched) = eqn.params["dimension_numbers"]
+        v, w = eqn.invars
+        if (
+            batched == ((), ())
+            and w in weights
+            and v not in shared
+            and (v.aval.ndim, w.aval.ndim) == (1, 2)
+        ):
+            found[eqn.outvars[0]] = contracted[1] == (1,)
+    return found
+
+
+@jax.custom_jvp
+def _shifted(u: Any, shift: Any) -> Any:
+    """``u``, whose tangent is that of ``u + shift``."""
+    return u
+
+
+@_shifted.defjvp
+def _shifted_jvp(primals: Any, tangents: Any) -> Any:
+    return primals[0], tangents[0] + tangents[1]
+
+
+def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
+    step = loop.step
+    moves = [not _is_zero(t) for t in tangents]
+    shared, rows, carry, xs = loop.parts(step.invars)
+    moving = {v for v, one in zip(step.invars, moves, strict=True) if one}
+    products = _products(step, moving & set(shared), set(shared))
+    uses = [
+        atom
+        for eqn in step.eqns
+        for atom in eqn.invars
+        if eqn.outvars[0] not in products or atom is not eqn.invars[1]
+    ]
+    used = {*flat.variables(uses), *flat.variables(step.outvars)}
+    direct = [v for v in shared if v in moving and v in used]
+    of_rows = [v for v in rows if v in moving]
+    of_carry = [v for v in carry if _is_float(v.aval)]
+    of_xs = [v for v in xs if v in moving]
+    around = [*direct, *of_rows, *of_carry, *of_xs]
+
+    # The step with its products' results shifted, and what it multiplies with weights.
+    def shifted(operands, changed, shifts):
+        factors, left = [], list(shifts)
+
+        def seen(eqn, given, results):
+            if eqn.outvars[0] not in products:
+                return results
+            factors.append(given[0])
+            return [_shifted(results[0], left.pop(0))]
+
+        env = dict(zip(step.invars, operands, strict=True))
+        env |= dict(zip(around, changed, strict=True))
+        out = flat.run(step, [env[v] for v in step.invars], seen=seen)
+        floating = [o for o in out if _is_float(o)]
+        return floating, (out, factors)
+
+    def both(*operands):
+        n, m = len(step.invars), len(around)
+        operands, d_around, d_shifts = (
+            operands[:n],
+            operands[n : n + m],
+            operands[n + m :],
+        )
+        env = dict(zip(step.invars, operands, strict=True))
+        at = [env[v] for v in around]
+        zeros = [jnp.zeros_like(d) for d in d_shifts]
+        _, d_out, (out, factors) = jax.jvp(
+            functools.partial(shifted, operands),
+            (at, zeros),
+            (list(d_around), list(d_shifts)),
+            has_aux=True,
+        )
+        return [*out, *factors, *d_out]
+
+    avals = [v.aval for v in (*step.invars, *around, *products)]
+    jaxpr, consts = flat.trace(both, avals)
+    invars = jaxpr.invars[len(consts) :]
+    n, m = len(step.invars), len(step.outvars)
+    fixed = [*jaxpr.invars[: len(consts)], *invars[: loop.shared + loop.rows]]
+    new_xs = invars[loop.shared + loop.rows + loop.carry : n]
+    free = [*fixed, *new_xs]
+    factors = jaxpr.outvars[m : m + len(products)]
+    d_outvars = jaxpr.outvars[m + len(products) :]
+    linear, kept = flat.linear_part(jaxpr, invars[n:], d_outvars, free, factors)
+    saved = list(dict.fromkeys(v for v in (*kept, *factors) if v not in set(new_xs)))
+    forward = flat.as_fun(
+        flat.cut(
+            jaxpr,
+            [*jaxpr.invars[: len(consts)], *invars[:n]],
+            [*jaxpr.outvars[:m], *saved],
+        )
+    )
+
+    def with_saved(shared, rows, carry, xs):
+        out = forward(*shared, *rows, *carry, *xs)
+        return out[: loop.carry], out[loop.carry :]
+
+    p_shared, p_rows, p_carry, p_xs = loop.parts(primals)
+    p_shared = [*consts, *p_shared]
+    times = {"length": loop.length, "reverse": loop.reverse}
+    after, ys = bind(with_saved, p_shared, p_rows, p_carry, p_xs, **times)
+    n_ys = m - loop.carry
+    ys, stored = ys[:n_ys], dict(zip(saved, ys[n_ys:], strict=True))
+    stored |= dict(zip(new_xs, p_xs, strict=True))
+    batch = primals[loop.shared].shape[0]
+
+    # The tangents that go along with the loop.
+    d = dict(zip(step.invars, tangents, strict=True))
+    d_rows = [_spread(d[v], batch) for v in direct] + [d[v] for v in of_rows]
+    d_carry = [ad.instantiate_zeros(d[v]) for v in of_carry]
+    makers = {eqn.outvars[0]: eqn for eqn in step.eqns}
+    d_shifts = []
+    for (u, turned), v in zip(products.items(), factors, strict=True):
+        d_w = d[makers[u].invars[1]]
+        v = (
+            jnp.broadcast_to(v.val, (batch, loop.length, *v.aval.shape))
+            if isinstance(v, Literal)
+            else stored[v]
+        )
+        product = product_p.bind(
+            v.reshape(batch * loop.length, v.shape[2]), d_w.T if turned else d_w
+        )
+        d_shifts.append(product.reshape(batch, loop.length, *u.aval.shape))
+    d_xs = [d[v] for v in of_xs]
+
+    n_rows, n_kept = len(d_rows), len(kept)
+    linear_fun = flat.as_fun(linear)
+    n_after = len(of_carry)
+
+    def tangent_step(shared, rows, carry, xs):
+        rows, d_rows = rows[: loop.rows], rows[loop.rows :]
+        k = len(p_xs)
+        xs, kept, d_xs = xs[:k], xs[k : k + n_kept], xs[k + n_kept :]
+        out = linear_fun(*shared, *rows, *xs, *kept, *d_rows, *carry, *d_xs)
+        return out[:n_after], out[n_after:]
+
+    marks = [False] * loop.rows + [True] * (n_rows + n_after)
+    marks += [False] * (len(p_xs) + n_kept) + [True] * (len(d_xs) + len(d_shifts))
+    residuals = [stored[v] for v in kept]
+    d_after, d_ys = bind(
+        tangent_step,
+        p_shared,
+        [*p_rows, *d_rows],
+        d_carry,
+        [*p_xs, *residuals, *d_xs, *d_shifts],
+        **times,
+        linear=marks,
+    )
+    moved = iter([*d_after, *d_ys])
+    outs = [*after, *ys]
+    return outs, [
+        next(moved) if _is_float(o) else ad.Zero(jax.typeof(o).to_tangent_aval())
+        for o in outs
+    ]
+
+
+def _spread(a: Any, batch: int) -> Any:
+    return jnp.broadcast_to(a, (batch, *a.shape))
+
+
+def _tangent_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
+    fixed = [t for t, one in zip(tangents, loop.linear, strict=True) if not one]
+    if not all(map(_is_zero, fixed)):
+        return _jvp(primals, tangents, loop=loop._replace(linear=()))
+    moved = [
+        ad.instantiate_zeros(t) if one else p
+        for p, t, one in zip(primals, tangents, loop.linear, strict=True)
+    ]
+    out = tangent_p.bind(*primals, loop=loop)
+    return out, tangent_p.bind(*moved, loop=loop)
+
+
+def _transpose(cotangents: Sequence[Any], *operands: Any, loop: Loop) -> list[Any]:
+    step = loop.step
+    shared, rows, carry, xs = loop.parts(
+        list(zip(step.invars, operands, loop.linear, strict=True))
+    )
+    fixed_rows = [(v, o) for v, o, linear in rows if not linear]
+    fixed_xs = [(v, o) for v, o, linear in xs if not linear]
+    moving = {"rows": rows, "carry": carry, "xs": xs}
+    moving = {k: [v for v, _, linear in part if linear] for k, part in moving.items()}
+    linear = [v for part in moving.values() for v in part]
+    first = next(
+        o for _, o, one in (*rows, *carry, *xs) if not ad.is_undefined_primal(o)
+    )
+    batch = first.shape[0] if hasattr(first, "shape") else first.aval.shape[0]
+    ct_after = [ad.instantiate_zeros(ct) for ct in cotangents[: loop.carry]]
+    ct_ys = cotangents[loop.carry :]
+    live = [not _is_zero(ct) for ct in ct_ys]
+    run = flat.as_fun(step)
+
+    def back(shared_now, rows_now, carry_now, xs_now):
+        ct_carry, sums = carry_now[: loop.carry], carry_now[loop.carry :]
+        n = len(fixed_xs)
+        x_now, ct_y = xs_now[:n], iter(xs_now[n:])
+        env = dict(zip((v for v, _, _ in shared), shared_now, strict=True))
+        env |= dict(zip((v for v, _ in fixed_rows), rows_now, strict=True))
+        env |= dict(zip((v for v, _ in fixed_xs), x_now, strict=True))
+
+        def of_linear(*given):
+            now = env | dict(zip(linear, given, strict=True))
+            return run(*(now[v] for v in step.invars))
+
+        cts = [
+            *ct_carry,
+            *(
+                next(ct_y) if one else jnp.zeros(v.aval.shape, v.aval.dtype)
+                for v, one in zip(step.outvars[loop.carry :], live, strict=True)
+            ),
+        ]
+        out = jax.linear_transpose(of_linear, *(v.aval for v in linear))(cts)
+        n, m = len(moving["rows"]), len(moving["carry"])
+        sums = [a + b for a, b in zip(sums, out[:n], strict=True)]
+        return [*out[n : n + m], *sums], list(out[n + m :])
+
+    sums = [jnp.zeros((batch, *v.aval.shape), v.aval.dtype) for v in moving["rows"]]
+    after, ys = bind(
+        back,
+        [o for _, o, _ in shared],
+        [o for _, o in fixed_rows],
+        [*ct_after, *sums],
+        [
+            *(o for _, o in fixed_xs),
+            *(ct for ct, one in zip(ct_ys, live, strict=True) if one),
+        ],
+        length=loop.length,
+        reverse=not loop.reverse,
+    )
+    n = len(moving["carry"])
+    found = dict(zip(moving["carry"], after[:n], strict=True))
+    found |= dict(zip(moving["rows"], after[n:], strict=True))
+    found |= dict(zip(moving["xs"], ys, strict=True))
+    return [
+        found.get(v) if ad.is_undefined_primal(o) else None
+        for v, o in zip(step.invars, operands, strict=True)
+    ]
+
+
+ad.primitive_jvps[loop_p] = _jvp
+ad.primitive_jvps[tangent_p] = _tangent_jvp
+ad.primitive_transposes[tangent_p] = _transpose
+
+
+# Batching.
+
+
+def _fold(
+    primitive: Primitive,
+    operands: Sequence[Any],
+    dims: Sequence[int | None],
+    *,
+    loop: Loop,
+) -> tuple[list[Any], list[int]]:
+    """Fold the mapped axis into the batch, or loop where weights are mapped."""
+    size = next(
+        o.shape[dim] for o, dim in zip(operands, dims, strict=True) if dim is not None
+    )
+    mapped = [dim is not None for dim in dims[: loop.shared]]
+    arrays = zip(operands, mapped, strict=False)
+    if any(one and jnp.ndim(a) > 2 for a, one in arrays):
+        return _each(primitive, operands, dims, loop=loop)
+
+    def rows(a, dim):
+        if dim is None:
+            a = jnp.broadcast_to(a, (size, *a.shape))
+        else:
+            a = jnp.moveaxis(a, dim, 0)
+        return a.reshape(size * a.shape[1], *a.shape[2:])
+
+    # A vector that each member has for itself is one that each of its rows has.
+    batch = next(
+        o.shape[0] if dim is None else jnp.moveaxis(o, dim, 0).shape[1]
+        for o, dim in zip(operands[loop.shared :], dims[loop.shared :], strict=True)
+    )
+    order = [i for i, one in enumerate(mapped) if not one]
+    order += [i for i, one in enumerate(mapped) if one]
+    order += range(loop.shared, len(operands))
+
+    def placed(i):
+        a, dim = operands[i], dims[i]
+        if i >= loop.shared:
+            return rows(a, dim)
+        if not mapped[i]:
+            return a
+        a = jnp.moveaxis(a, dim, 0)
+        return jnp.repeat(a, batch, axis=0)
+
+    step = loop.step
+    count = sum(mapped)
+    loop = loop._replace(
+        step=step.replace(invars=[step.invars[i] for i in order]),
+        shared=loop.shared - count,
+        rows=loop.rows + count,
+        linear=tuple(loop.linear[i] for i in order) if loop.linear else (),
+    )
+    out = primitive.bind(*map(placed, order), loop=loop)
+    return [o.reshape(size, batch, *o.shape[1:]) for o in out], [0] * len(out)
+
+
+def _each(
+    primitive: Primitive,
+    operands: Sequence[Any],
+    dims: Sequence[int | None],
+    *,
+    loop: Loop,
+) -> tuple[list[Any], list[int]]:
+    """One loop for each member of an ensemble."""
+    mapped = {
+        i: jnp.moveaxis(a, dim, 0)
+        for i, (a, dim) in enumerate(zip(operands, dims, strict=True))
+        if dim is not None
+    }
+
+    def one(members):
+        every = [members.get(i, a) for i, a in enumerate(operands)]
+        return primitive.bind(*every, loop=loop)
+
+    out = lax.map(one, mapped)
+    return out, [0] * len(out)
+
+
+for _primitive in (loop_p, tangent_p):
+    batching.primitive_batchers[_primitive] = functools.partial(_fold, _primitive)
+    mlir.register_lowering(_primitive, mlir.lower_fun(reference, multiple_results=True))

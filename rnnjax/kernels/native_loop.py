@@ -1,0 +1,147 @@
+"""The native engine: what runs the loops of `rnnjax.kernels.loops` on a CPU.
+
+On several devices, where XLA divides the loop, and in a program that `jax.export`
+makes, a loop is `jax.lax.scan`. So is one whose step has an operation that the engine
+does not know; a loop and its way back are looked at apart.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import mlir
+
+from rnnjax import scan
+from rnnjax.cell import Cell
+from rnnjax.checks import time_steps
+from rnnjax.kernels import assembly, loops, native
+from rnnjax.signals import gated
+
+
+def _native(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
+    try:
+        program = assembly.assemble(loop, native.operations())
+    except assembly.Unknown:
+        return loops.reference(*operands, loop=loop)
+    bind = loops.loop_p.bind
+    shapes = jax.eval_shape(lambda *given: bind(*given, loop=loop), *operands)
+    call = jax.ffi.ffi_call(native.LOOP, shapes)
+    batch = operands[loop.shared].shape[0]
+    return call(*operands, code=program.code, numbers=program.numbers, batch=batch)
+
+
+_scan = mlir.lower_fun(loops.reference, multiple_results=True)
+for _primitive in (loops.loop_p, loops.tangent_p):
+    mlir.register_lowering(
+        _primitive, native.lowering(_native, loops.reference, _scan), platform="cpu"
+    )
+
+
+def reason(params: Any, carry: Any, xs: Any) -> str:
+    """Why the engine cannot walk with these arrays here, or nothing.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import native_loop
+    >>> native_loop.reason((), jnp.zeros(2, jnp.bfloat16), jnp.ones((3, 2))) != ""
+    True
+    """
+    if jax.default_backend() != "cpu" or not native.available():
+        return f"native library on {jax.default_backend()}: {native.reason()}"
+    if not jax.sharding.get_abstract_mesh().empty:
+        return "way over a mesh of devices"
+    for dtype in map(jnp.result_type, jax.tree.leaves((params, carry, xs))):
+        if dtype not in (jnp.float32, jnp.bool_):
+            return f"array of {dtype}"
+    return (
+        ""
+        if jax.tree.leaves(carry) and jax.tree.leaves(xs)
+        else "loop without a carry or inputs"
+    )
+
+
+@gated
+def walk(project: Any, step: Any, params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """Walk with the engine, or with `rnnjax.scan.default` where it cannot."""
+    if not reason(params, carry, xs):
+        try:
+            return _loop(project, step, params, carry, xs, _assembled)
+        except assembly.Unknown:
+            pass
+    return scan.default(project, step, params, carry, xs)
+
+
+def _assembled(loop: loops.Loop) -> None:
+    assembly.assemble(loop, native.operations())
+
+
+def _loop(
+    project: Any,
+    step: Any,
+    params: Any,
+    carry: Any,
+    xs: Any,
+    check: Callable[[loops.Loop], Any],
+) -> tuple[Any, Any]:
+    shared, of_params = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
+    states, of_carry = jax.tree.flatten(jax.tree.map(jnp.asarray, carry))
+    inputs, of_xs = jax.tree.flatten(jax.tree.map(jnp.asarray, xs))
+    outputs = []
+
+    def flat_step(shared, rows, carry, x):
+        params = of_params.unflatten(shared)
+        z = project(params, of_xs.unflatten(x))
+        after, y = step(params, of_carry.unflatten(carry), z)
+        y, of_y = jax.tree.flatten(jax.tree.map(jnp.asarray, y))
+        outputs.append(of_y)
+        return jax.tree.leaves(after), y
+
+    # One sequence is a batch of one; jax.vmap makes the batch larger.
+    after, ys = loops.bind(
+        flat_step,
+        shared,
+        [],
+        [a[None] for a in states],
+        [a[None] for a in inputs],
+        length=time_steps(xs),
+        inline_derivatives=False,
+        check=check,
+    )
+    last = of_carry.unflatten([a[0] for a in after])
+    return last, outputs[0].unflatten([y[0] for y in ys])
+
+
+def unknown(cell: Cell, x: Any) -> str:
+    """What the engine lacks for a cell and an input like ``x``, forward or back.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> from rnnjax.kernels import native_loop
+    >>> native_loop.unknown(rnnjax.conv_lstm((4, 2), 2), jnp.ones((4, 2), jnp.float32))
+    'conv_general_dilated'
+    """
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    carry = jax.eval_shape(cell.initial_carry, params)
+    xs = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape), a.dtype), x)
+    place = reason(params, carry, xs)
+    if place:
+        return place
+    why: list[str] = []
+
+    def check(loop):
+        try:
+            _assembled(loop)
+        except assembly.Unknown as error:
+            why.append(str(error))
+
+    def walked(params, carry, xs):
+        return _loop(lambda _, x: x, cell.step, params, carry, xs, check)
+
+    def back(params, carry, xs):
+        out, vjp = jax.vjp(walked, params, carry, xs)
+        return vjp(out)
+
+    jaxpr = jax.make_jaxpr(back)(params, carry, xs)
+    for eqn in jaxpr.eqns:
+        if eqn.primitive in (loops.loop_p, loops.tangent_p):
+            check(eqn.params["loop"])
+    return why[0] if why else ""

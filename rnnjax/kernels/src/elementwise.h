@@ -1,0 +1,267 @@
+// The elementwise operations of the engine, on strips of a few rows.
+
+#ifndef RNNJAX_ELEMENTWISE_H_
+#define RNNJAX_ELEMENTWISE_H_
+
+#include "program.h"
+#include "vector.h"
+
+namespace rnnjax::RNNJAX_ISA {
+
+// A strip: `rows` rows of `width` elements, the last vector of a row perhaps
+// not whole.
+struct Strip {
+  int64_t rows, width;
+};
+
+// Where the strip of a value begins, and the bytes to its next row and element.
+struct At {
+  char* start;
+  int64_t row, column;
+
+  RNNJAX_INLINE float* operator()(int64_t r, int64_t c) const {
+    return reinterpret_cast<float*>(start + r * row + c * column);
+  }
+};
+
+RNNJAX_INLINE Vec truth(IntVec mask) {
+  return (Vec)(mask & (IntVec)splat(1.0f));
+}
+
+// exp(x) to about 1e-7 relative; zero where it would be below 2.5e-38.
+RNNJAX_INLINE Vec exp(Vec x) {
+  const float magic = 12582912.0f;
+  const Vec bounded = at_least(at_most(x, 88.8f), -86.6f);
+  const Vec shifted = bounded * 1.44269504f + magic;
+  const Vec n = shifted - magic;
+  const Vec r = (bounded - n * 0.693359375f) - n * -2.12194440e-4f;
+  Vec q = splat(1.38824841e-3f);
+  q = q * r + 8.3667133e-3f;
+  q = q * r + 4.16672044e-2f;
+  q = q * r + 0.16666542f;
+  q = q * r + 0.49999997f;
+  const Vec p = (r * r) * q + r;
+  // Half the power of two: the whole one of the largest results is no float.
+  const Vec half = (Vec)(((BitVec)shifted << 23) + 0x3f000000u);
+  const Vec result = 2.0f * (half * p + half);
+  return x < -86.6f ? Vec{} : result;
+}
+
+RNNJAX_INLINE Vec expm1(Vec x) {
+  const Vec e = expm1_bounded(at_least(at_most(x, 87.0f), -87.0f));
+  return x > 87.0f ? exp(x) : e;
+}
+
+// The polynomial is that of Cephes' logf: x = 2^n m with m next to one.
+RNNJAX_INLINE Vec log(Vec x) {
+  const Vec tiny = x < 1.17549435e-38f ? x * 8388608.0f : x;
+  const BitVec bits = (BitVec)tiny;
+  const IntVec power = (IntVec)(bits - 0x3f3504f3u) >> 23;
+  const Vec m = (Vec)(bits - ((BitVec)power << 23)) - 1.0f;
+  Vec n = __builtin_convertvector(power, Vec);
+  n = x < 1.17549435e-38f ? n - 23.0f : n;
+  Vec q = splat(7.0376836292e-2f);
+  q = q * m - 1.1514610310e-1f;
+  q = q * m + 1.1676998740e-1f;
+  q = q * m - 1.2420140846e-1f;
+  q = q * m + 1.4249322787e-1f;
+  q = q * m - 1.6668057665e-1f;
+  q = q * m + 2.0000714765e-1f;
+  q = q * m - 2.4999993993e-1f;
+  q = q * m + 3.3333331174e-1f;
+  const Vec square = m * m;
+  Vec y = m * square * q + n * -2.12194440e-4f - 0.5f * square;
+  y = m + y + n * 0.693359375f;
+  const float infinity = __builtin_inff();
+  y = x == infinity ? x : y;
+  y = x == 0.0f ? splat(-infinity) : y;
+  return x >= 0.0f ? y : splat(__builtin_nanf(""));
+}
+
+// What 1 + x has rounded away is made up for by the slope of the logarithm.
+RNNJAX_INLINE Vec log1p(Vec x) {
+  const Vec u = 1.0f + x;
+  const Vec y = log(u) * (x / (u - 1.0f));
+  const Vec result = u == 1.0f ? x : y;
+  return x == __builtin_inff() ? x : result;
+}
+
+RNNJAX_INLINE Vec sqrt(Vec x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);
+#else
+  for (int lane = 0; lane < kLanes; ++lane) x[lane] = __builtin_sqrtf(x[lane]);
+  return x;
+#endif
+}
+
+RNNJAX_INLINE Vec abs(Vec x) { return (Vec)((BitVec)x & 0x7fffffffu); }
+
+template <class F>
+RNNJAX_INLINE Vec by_lane(Vec x, const F& f) {
+  for (int lane = 0; lane < kLanes; ++lane) x[lane] = f(x[lane]);
+  return x;
+}
+
+template <class F>
+RNNJAX_INLINE Vec by_lane(Vec x, Vec y, const F& f) {
+  for (int lane = 0; lane < kLanes; ++lane) x[lane] = f(x[lane], y[lane]);
+  return x;
+}
+
+template <class F>
+RNNJAX_INLINE void for_vectors(Strip strip, const F& f) {
+  for (int64_t r = 0; r < strip.rows; ++r) {
+    for (int64_t c = 0; c < strip.width; c += kLanes) f(r, c);
+  }
+}
+
+template <class F>
+RNNJAX_INLINE void map(Strip strip, At out, At a, const F& f) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    store(out(r, c), f(load(a(r, c))));
+  });
+}
+
+template <class F>
+RNNJAX_INLINE void map(Strip strip, At out, At a, At b, const F& f) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    store(out(r, c), f(load(a(r, c)), load(b(r, c))));
+  });
+}
+
+template <class F>
+RNNJAX_INLINE void map(Strip strip, At out, At a, At b, At d, const F& f) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    store(out(r, c), f(load(a(r, c)), load(b(r, c)), load(d(r, c))));
+  });
+}
+
+RNNJAX_INLINE int lanes_from(Strip strip, int64_t c) {
+  const int64_t left = strip.width - c;
+  return left < kLanes ? static_cast<int>(left) : kLanes;
+}
+
+// Operations that read or write no more than there is.
+inline void copy(Strip strip, At out, At a) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    store(out(r, c), load(a(r, c)), lanes_from(strip, c));
+  });
+}
+
+inline void load(Strip strip, At out, At a) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    store(out(r, c), load(a(r, c), lanes_from(strip, c)));
+  });
+}
+
+typedef uint8_t ByteVec __attribute__((vector_size(kLanes)));
+
+RNNJAX_INLINE void copy_bytes(void* to, const void* from, int count) {
+  if (count == kLanes) {
+    std::memcpy(to, from, kLanes);
+  } else {
+    std::memcpy(to, from, count);
+  }
+}
+
+inline void load_flags(Strip strip, At out, At a) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    ByteVec flags{};
+    copy_bytes(&flags, a(r, c), lanes_from(strip, c));
+    store(out(r, c), truth(__builtin_convertvector(flags, IntVec) != 0));
+  });
+}
+
+inline void store_flags(Strip strip, At out, At a) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    const IntVec set = (load(a(r, c)) != 0.0f) & 1;
+    const ByteVec flags = __builtin_convertvector(set, ByteVec);
+    copy_bytes(out(r, c), &flags, lanes_from(strip, c));
+  });
+}
+
+inline void spread(Strip strip, At out, At a) {
+  for_vectors(strip, [&](int64_t r, int64_t c) {
+    store(out(r, c), splat(*a(r, 0)));
+  });
+}
+
+inline Vec power(Vec x, int exponent) {
+  Vec result = splat(1.0f);
+  for (int n = exponent < 0 ? -exponent : exponent; n; n >>= 1, x *= x) {
+    if (n & 1) result *= x;
+  }
+  return exponent < 0 ? 1.0f / result : result;
+}
+
+// Comparisons with NaN are false; `max` and `min` are NaN if either is.
+inline void apply(Operation operation, Strip strip, At out, At a, At b, At d) {
+  switch (operation) {
+#define RNNJAX_UNARY(name, expression) \
+  case Operation::k_##name:            \
+    return map(strip, out, a, [](Vec x) RNNJAX_LAMBDA { return expression; });
+#define RNNJAX_BINARY(name, expression)                              \
+  case Operation::k_##name:                                          \
+    return map(strip, out, a, b,                                     \
+               [](Vec x, Vec y) RNNJAX_LAMBDA { return expression; });
+#define RNNJAX_LAMBDA __attribute__((always_inline))
+    case Operation::k_copy: return copy(strip, out, a);
+    case Operation::k_load: return load(strip, out, a);
+    case Operation::k_load_flags: return load_flags(strip, out, a);
+    case Operation::k_store_flags: return store_flags(strip, out, a);
+    case Operation::k_splat: return spread(strip, out, a);
+    case Operation::k_power: {
+      const int exponent = static_cast<int>(*b(0, 0));
+      return map(strip, out, a, [=](Vec x) { return power(x, exponent); });
+    }
+    RNNJAX_BINARY(add, x + y)
+    RNNJAX_BINARY(sub, x - y)
+    RNNJAX_BINARY(mul, x * y)
+    RNNJAX_BINARY(div, x / y)
+    RNNJAX_BINARY(max, (x > y) | (x != x) ? x : y)
+    RNNJAX_BINARY(min, (x < y) | (x != x) ? x : y)
+    RNNJAX_BINARY(rem, by_lane(x, y, [](float v, float w) { return __builtin_fmodf(v, w); }))
+    RNNJAX_BINARY(pow, by_lane(x, y, [](float v, float w) { return __builtin_powf(v, w); }))
+    RNNJAX_UNARY(neg, -x)
+    RNNJAX_UNARY(abs, abs(x))
+    RNNJAX_UNARY(sign, x > 0.0f ? splat(1.0f) : x < 0.0f ? splat(-1.0f) : x)
+    RNNJAX_UNARY(floor, by_lane(x, [](float v) { return __builtin_floorf(v); }))
+    RNNJAX_UNARY(exp, exp(x))
+    RNNJAX_UNARY(exp2, by_lane(x, [](float v) { return __builtin_exp2f(v); }))
+    RNNJAX_UNARY(expm1, expm1(x))
+    RNNJAX_UNARY(log, log(x))
+    RNNJAX_UNARY(log1p, log1p(x))
+    RNNJAX_UNARY(tanh, tanh(x))
+    RNNJAX_UNARY(logistic, sigmoid(x))
+    RNNJAX_UNARY(sqrt, sqrt(x))
+    RNNJAX_UNARY(rsqrt, 1.0f / sqrt(x))
+    RNNJAX_UNARY(sin, by_lane(x, [](float v) { return __builtin_sinf(v); }))
+    RNNJAX_UNARY(cos, by_lane(x, [](float v) { return __builtin_cosf(v); }))
+    RNNJAX_UNARY(erf, by_lane(x, [](float v) { return __builtin_erff(v); }))
+    RNNJAX_BINARY(eq, truth(x == y))
+    RNNJAX_BINARY(ne, truth(x != y))
+    RNNJAX_BINARY(lt, truth(x < y))
+    RNNJAX_BINARY(le, truth(x <= y))
+    RNNJAX_BINARY(gt, truth(x > y))
+    RNNJAX_BINARY(ge, truth(x >= y))
+    RNNJAX_UNARY(not, 1.0f - x)
+    RNNJAX_UNARY(is_finite, truth(abs(x) < __builtin_inff()))
+    case Operation::k_select_n:
+      return map(strip, out, a, b, d, [](Vec which, Vec x, Vec y) RNNJAX_LAMBDA {
+        return which != 0.0f ? y : x;
+      });
+    case Operation::k_clamp:
+      return map(strip, out, a, b, d, [](Vec low, Vec x, Vec high) RNNJAX_LAMBDA {
+        const Vec risen = x < low ? low : x;
+        return risen > high ? high : risen;
+      });
+#undef RNNJAX_LAMBDA
+#undef RNNJAX_BINARY
+#undef RNNJAX_UNARY
+  }
+}
+
+}  // namespace rnnjax::RNNJAX_ISA
+
+#endif  // RNNJAX_ELEMENTWISE_H_

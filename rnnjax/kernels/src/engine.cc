@@ -1,0 +1,503 @@
+// The native engine of any step: it walks through time with a program. Like
+// kernels.cc, this file is compiled once for each instruction set.
+
+#include "elementwise.h"
+#include "memory.h"
+#include "panel.h"
+#include "schedule.h"
+
+namespace rnnjax::RNNJAX_ISA {
+
+// A strip of a block is at most this wide, and as high as fits into its
+// temporaries: an operation is then some twenty vectors for one decision.
+inline constexpr int64_t kStripWidth = 128;
+inline constexpr int64_t kStripSize = 256;
+
+// Rows that are walked at the same time keep their values in the second-level
+// cache, together with weights of the usual sizes.
+inline constexpr int64_t kRowFloats = 1 << 16;
+
+class Engine {
+ public:
+  Engine(const LoopCall& call, Host& host)
+      : call_(call), p_(call.program), host_(host) {}
+
+  void run() {
+    pack();
+    schedule_ = make_schedule({call_.batch, p_.length, 0, 0}, nullptr, p_.cost,
+                              host_);
+    host_.run(
+        schedule_.tasks,
+        [](void* self, int64_t task) {
+          static_cast<Engine*>(self)->walk(task);
+        },
+        this);
+  }
+
+ private:
+  // ---- what all rows share --------------------------------------------------
+
+  void pack() {
+    shared_ = take<float>(host_, p_.shared + kLanes);
+    for (int64_t i = 0; i < p_.inputs; ++i) {
+      const Input& input = p_.input[i];
+      if (input.role != Role::kShared || input.offset < 0) continue;
+      float* target = shared_ + input.offset;
+      read(input, call_.inputs[i], 0, target);
+      if (input.size == 1) fill(target, *target);
+    }
+    numbers_ = take<float>(host_, call_.count * kFilled);
+    for (int64_t i = 0; i < call_.count; ++i) {
+      fill(numbers_ + i * kFilled, call_.numbers[i]);
+    }
+    packed_ = take<float*>(host_, p_.weights);
+    for (int64_t i = 0; i < p_.weights; ++i) {
+      const Weights& w = p_.weight[i];
+      packed_[i] = take<float>(host_, w.k * blocks_of(w.n) * kLanes);
+    }
+    host_.run(
+        p_.weights,
+        [](void* self, int64_t i) { static_cast<Engine*>(self)->pack(i); },
+        this);
+  }
+
+  static constexpr int64_t kFilled = 16;  // a number, for vectors of any width
+
+  static void fill(float* target, float value) {
+    for (int64_t i = 0; i < kFilled; ++i) target[i] = value;
+  }
+
+  void pack(int64_t i) {
+    const Weights& w = p_.weight[i];
+    const float* matrix =
+        static_cast<const float*>(call_.inputs[w.input]) + w.offset;
+    const Cut cut(w.n, kVectors);
+    for (int64_t panel = 0; panel < cut.panels; ++panel) {
+      Columns columns{};
+      columns.vectors = cut.width(panel);
+      for (int v = 0; v < columns.vectors; ++v) {
+        const int64_t block = cut.first(panel) + v;
+        columns.column[v] = block * kLanes;
+        columns.count[v] = lanes_at(w.n, block);
+      }
+      float* target = packed_[i] + cut.first(panel) * kLanes * w.k;
+      if (w.turned) {
+        pack_rows(matrix, w.k, columns, target);
+      } else {
+        pack_columns(matrix, w.k, w.n, columns, target);
+      }
+    }
+  }
+
+  // Reads row `row` of an input without time, and writes it out again.
+  static void read(const Input& input, const void* from, int64_t row,
+                   float* to) {
+    const int64_t size = input.flags ? 1 : sizeof(float);
+    char* start = static_cast<char*>(const_cast<void*>(from)) +
+                  row * input.size * size;
+    const At at{start, 0, size}, target{reinterpret_cast<char*>(to), 0, 4};
+    const Strip strip{1, input.size};
+    input.flags ? load_flags(strip, target, at) : load(strip, target, at);
+  }
+
+  static void write(const Output& output, void* to, int64_t row, float* from) {
+    const int64_t size = output.flags ? 1 : sizeof(float);
+    char* start = static_cast<char*>(to) + row * output.size * size;
+    const At at{start, 0, size}, source{reinterpret_cast<char*>(from), 0, 4};
+    const Strip strip{1, output.size};
+    output.flags ? store_flags(strip, at, source) : copy(strip, at, source);
+  }
+
+  // ---- the rows of one task -------------------------------------------------
+
+  // An operand: its first element, and the bytes to those beside it.
+  struct Operand {
+    char* start;
+    int64_t row, column, time;
+    bool local;  // to a strip
+
+    At at(int64_t t, int64_t r, int64_t c) const {
+      if (local) return {start, row, column};
+      return {start + t * time + r * row + c * column, row, column};
+    }
+    float* floats(int64_t t, int64_t r) const {
+      return reinterpret_cast<float*>(start + t * time + r * row);
+    }
+  };
+
+  struct Work {
+    Operation operation;
+    Operand out, in[3];
+  };
+
+  struct Factor {
+    Operand a;
+    const float* packed;
+    int64_t k;
+  };
+
+  struct Instruction {
+    Kind kind;
+    int64_t width, count;
+    Operand out, a, b;
+    Work* works;
+    Factor* factors;
+    const int64_t* details;
+  };
+
+  // Rows that are walked at the same time, and their memory.
+  struct Rows {
+    int64_t first, count;
+    float *records, *temporaries;
+  };
+
+  // The floats of one row's record: what is stored, the carry, and the next one.
+  // An odd number of cache lines keeps the rows' places in the cache apart.
+  int64_t record() const {
+    return ((p_.stored + 2 * p_.carry) / kFilled | 1) * kFilled;
+  }
+
+  void walk(int64_t task) {
+    const int64_t begin = schedule_.start[task], end = schedule_.start[task + 1];
+    int64_t together = kRowFloats / record() / kRows * kRows;
+    if (together < kRows) together = kRows;
+    if (together > end - begin) together = end - begin;
+    const int64_t temporaries = p_.temporaries * kStripSize;
+    const int64_t size = together * record() + temporaries + kFilled;
+    float* memory = take<float>(host_, size);
+    for (int64_t i = 0; i < size; ++i) memory[i] = 0.0f;
+    Instruction* programs[2] = {take<Instruction>(host_, p_.instructions),
+                                take<Instruction>(host_, p_.instructions)};
+    for (int64_t first = begin; first < end; first += together) {
+      const int64_t left = end - first;
+      const Rows rows{first, left < together ? left : together,
+                      memory + temporaries, memory};
+      for (int parity = 0; parity < 2; ++parity) {
+        resolve(rows, parity, programs[parity], first == begin);
+      }
+      walk(rows, programs);
+    }
+  }
+
+  void walk(const Rows& rows, Instruction* (&programs)[2]) {
+    for (int64_t i = 0; i < p_.inputs; ++i) {
+      const Input& input = p_.input[i];
+      if (input.role != Role::kRow && input.role != Role::kCarry) continue;
+      const int64_t carry = input.role == Role::kCarry ? p_.stored : 0;
+      for (int64_t r = 0; r < rows.count; ++r) {
+        read(input, call_.inputs[i], rows.first + r,
+             rows.records + r * record() + carry + input.offset);
+      }
+    }
+    for (int64_t step = 0; step < p_.length; ++step) {
+      const int64_t t = p_.reverse ? p_.length - 1 - step : step;
+      const Instruction* program = programs[step & 1];
+      for (int64_t i = 0; i < p_.instructions; ++i) {
+        execute(program[i], t, rows.count);
+      }
+    }
+    const int64_t last = p_.stored + (p_.length & 1) * p_.carry;
+    for (int64_t i = 0; i < p_.outputs; ++i) {
+      const Output& output = p_.output[i];
+      if (output.timed) continue;
+      for (int64_t r = 0; r < rows.count; ++r) {
+        write(output, call_.outputs[i], rows.first + r,
+              rows.records + r * record() + last + output.offset);
+      }
+    }
+  }
+
+  // ---- a program for these rows ---------------------------------------------
+
+  Operand resolve(const Rows& rows, int parity, const Place& place) const {
+    constexpr int64_t kFloat = sizeof(float);
+    const auto at = [](const void* base, int64_t offset) {
+      return static_cast<char*>(const_cast<void*>(base)) + offset;
+    };
+    const auto in_record = [&](int64_t offset) {
+      return Operand{at(rows.records + offset, 0), record() * kFloat, kFloat, 0,
+                     false};
+    };
+    const auto timed = [&](const void* base, int64_t size, int64_t bytes) {
+      const int64_t row = p_.length * size * bytes;
+      return Operand{at(base, rows.first * row + place.offset * bytes), row,
+                     bytes, size * bytes, false};
+    };
+    switch (place.space) {
+      case Space::kStored: return in_record(place.offset);
+      case Space::kNow:
+        return in_record(p_.stored + parity * p_.carry + place.offset);
+      case Space::kNext:
+        return in_record(p_.stored + (1 - parity) * p_.carry + place.offset);
+      case Space::kTemporary:
+        return {at(rows.temporaries + place.which * kStripSize, 0), 0, kFloat, 0,
+                true};
+      case Space::kShared: return {at(shared_ + place.offset, 0), 0, kFloat, 0,
+                                   false};
+      case Space::kFilled: return {at(shared_ + place.offset, 0), 0, 0, 0, false};
+      case Space::kNumber:
+        return {at(numbers_ + place.which * kFilled, 0), 0, 0, 0, false};
+      case Space::kInput: {
+        const Input& input = p_.input[place.which];
+        return timed(call_.inputs[place.which], input.size,
+                     input.flags ? 1 : kFloat);
+      }
+      case Space::kOutput: {
+        const Output& output = p_.output[place.which];
+        return timed(call_.outputs[place.which], output.size,
+                     output.flags ? 1 : kFloat);
+      }
+      case Space::kNone: break;
+    }
+    return {};
+  }
+
+  void resolve(const Rows& rows, int parity, Instruction* program, bool fresh) {
+    const int64_t* at = p_.code;
+    const auto place = [&](Operand& operand, int64_t width = 0) {
+      operand = resolve(rows, parity, *reinterpret_cast<const Place*>(at));
+      if (operand.local) operand.row = strip_width(width) * sizeof(float);
+      at += sizeof(Place) / sizeof(int64_t);
+    };
+    for (int64_t i = 0; i < p_.instructions; ++i) {
+      Instruction& it = program[i];
+      if (fresh) it = {};
+      it.kind = static_cast<Kind>(*at++);
+      switch (it.kind) {
+        case Kind::kBlock: {
+          it.width = *at++;
+          it.count = *at++;
+          if (fresh) it.works = take<Work>(host_, it.count);
+          for (int64_t j = 0; j < it.count; ++j) {
+            Work& work = it.works[j];
+            work.operation = static_cast<Operation>(*at++);
+            place(work.out, it.width);
+            for (Operand& in : work.in) place(in, it.width);
+          }
+          break;
+        }
+        case Kind::kProduct:
+          it.width = *at++;
+          place(it.out);
+          place(it.a);
+          it.count = *at++;
+          if (fresh) it.factors = take<Factor>(host_, it.count);
+          for (int64_t j = 0; j < it.count; ++j) {
+            Factor& factor = it.factors[j];
+            place(factor.a);
+            factor.k = p_.weight[*at].k;
+            factor.packed = packed_[*at++];
+          }
+          break;
+        case Kind::kReduce:
+          it.details = at;
+          at += 4;
+          place(it.out);
+          place(it.a);
+          break;
+        case Kind::kGather:
+          it.width = *at++;
+          place(it.out);
+          place(it.a);
+          it.details = at;
+          at += it.width;
+          break;
+        case Kind::kContract:
+          it.details = at;
+          at += 12;
+          place(it.out);
+          place(it.a);
+          place(it.b);
+          break;
+      }
+    }
+  }
+
+  static int64_t strip_width(int64_t width) {
+    const int64_t whole = blocks_of(width) * kLanes;
+    return whole < kStripWidth ? whole : kStripWidth;
+  }
+
+  // ---- one instruction at one time, for all of these rows -------------------
+
+  static void execute(const Instruction& it, int64_t t, int64_t rows) {
+    switch (it.kind) {
+      case Kind::kBlock: return block(it, t, rows);
+      case Kind::kProduct: return product(it, t, rows);
+      case Kind::kReduce: return reduce(it, t, rows);
+      case Kind::kGather: return gather(it, t, rows);
+      case Kind::kContract: return contract(it, t, rows);
+    }
+  }
+
+  static void block(const Instruction& it, int64_t t, int64_t rows) {
+    const int64_t wide = strip_width(it.width), high = kStripSize / wide;
+    for (int64_t r = 0; r < rows; r += high) {
+      for (int64_t c = 0; c < it.width; c += wide) {
+        const Strip strip{rows - r < high ? rows - r : high,
+                          it.width - c < wide ? it.width - c : wide};
+        for (int64_t i = 0; i < it.count; ++i) {
+          const Work& w = it.works[i];
+          apply(w.operation, strip, w.out.at(t, r, c), w.in[0].at(t, r, c),
+                w.in[1].at(t, r, c), w.in[2].at(t, r, c));
+        }
+      }
+    }
+  }
+
+  // out = a + the sum of the factors' products.
+  static void product(const Instruction& it, int64_t t, int64_t rows) {
+    const Cut cut(it.width, kVectors);
+    for (int64_t panel = 0; panel < cut.panels; ++panel) {
+      with_width<kVectors>(cut.width(panel), [&](auto width) {
+        constexpr int V = decltype(width)::value;
+        const int64_t column = cut.first(panel) * kLanes;
+        for_row_blocks(rows, [&](auto count, int64_t r) {
+          constexpr int R = decltype(count)::value;
+          Vec sums[R][V] = {};
+          const float* from[R];
+          float* to[R];
+          for (int i = 0; i < R; ++i) to[i] = it.out.floats(t, r + i) + column;
+          if (it.a.start != nullptr) {
+            for (int i = 0; i < R; ++i) from[i] = it.a.floats(t, r + i) + column;
+            load_sums(sums, from);
+          }
+          for (int64_t j = 0; j < it.count; ++j) {
+            const Factor& factor = it.factors[j];
+            for (int i = 0; i < R; ++i) from[i] = factor.a.floats(t, r + i);
+            accumulate<0, V>(sums, from, factor.packed + column * factor.k,
+                             factor.k);
+          }
+          store_sums(sums, to);
+        });
+      });
+    }
+  }
+
+  // (outer, n, inner) -> (outer, inner) of each row.
+  static void reduce(const Instruction& it, int64_t t, int64_t rows) {
+    switch (it.details[0]) {
+      case 0:
+        return reduce(it, t, rows, 0.0f, [](auto x, auto y) { return x + y; });
+      case 1:
+        return reduce(it, t, rows, -__builtin_inff(), [](auto x, auto y) {
+          return (x > y) | (x != x) ? x : y;
+        });
+      default:
+        return reduce(it, t, rows, __builtin_inff(), [](auto x, auto y) {
+          return (x < y) | (x != x) ? x : y;
+        });
+    }
+  }
+
+  template <class F>
+  static RNNJAX_INLINE void reduce(const Instruction& it, int64_t t,
+                                   int64_t rows, float start, const F& f) {
+    const int64_t outer = it.details[1], n = it.details[2],
+                  inner = it.details[3];
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* a = it.a.floats(t, r);
+      float* out = it.out.floats(t, r);
+      for (int64_t o = 0; o < outer; ++o, a += n * inner, out += inner) {
+        if (inner == 1) {
+          *out = reduce(a, n, start, f);
+          continue;
+        }
+        for (int64_t c = 0; c < inner; c += kLanes) {
+          const int lanes = lanes_from({1, inner}, c);
+          Vec sum = splat(start);
+          for (int64_t k = 0; k < n; ++k) {
+            sum = f(sum, load(a + k * inner + c, lanes));
+          }
+          store(out + c, sum, lanes);
+        }
+      }
+    }
+  }
+
+  template <class F>
+  static RNNJAX_INLINE float reduce(const float* a, int64_t n, float start,
+                                    const F& f) {
+    Vec sums = splat(start);
+    int64_t k = 0;
+    for (; k + kLanes <= n; k += kLanes) sums = f(sums, load(a + k));
+    float sum = start;
+    for (int lane = 0; lane < kLanes; ++lane) sum = f(sum, sums[lane]);
+    for (; k < n; ++k) sum = f(sum, a[k]);
+    return sum;
+  }
+
+  static void gather(const Instruction& it, int64_t t, int64_t rows) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* a = it.a.floats(t, r);
+      float* out = it.out.floats(t, r);
+      for (int64_t i = 0; i < it.width; ++i) out[i] = a[it.details[i]];
+    }
+  }
+
+  // out[i, j, l] = sum over k of a[...] b[...], with the strides of each: the
+  // last loop is along neighbours in b, or the sum is along those of both.
+  static void contract(const Instruction& it, int64_t t, int64_t rows) {
+    struct Loop {
+      int64_t size, a, b;
+    };
+    const Loop* loops = reinterpret_cast<const Loop*>(it.details);
+    const Loop &outer = loops[0], &middle = loops[1], &last = loops[2],
+               &sum = loops[3];
+    for (int64_t r = 0; r < rows; ++r) {
+      float* out = it.out.floats(t, r);
+      for (int64_t i = 0; i < outer.size; ++i) {
+        for (int64_t j = 0; j < middle.size; ++j, out += last.size) {
+          const float* a = it.a.floats(t, r) + i * outer.a + j * middle.a;
+          const float* b = it.b.floats(t, r) + i * outer.b + j * middle.b;
+          if (last.a == 0 && last.b == 1) {
+            combine(out, a, b, last.size, sum.size, sum.a, sum.b);
+            continue;
+          }
+          for (int64_t l = 0; l < last.size; ++l, a += last.a, b += last.b) {
+            out[l] = inner(a, b, sum.size, sum.a, sum.b);
+          }
+        }
+      }
+    }
+  }
+
+  static void combine(float* out, const float* a, const float* b, int64_t size,
+                      int64_t count, int64_t a_stride, int64_t b_stride) {
+    for (int64_t c = 0; c < size; c += kLanes) {
+      const int lanes = lanes_from({1, size}, c);
+      Vec sum{};
+      for (int64_t k = 0; k < count; ++k) {
+        sum += splat(a[k * a_stride]) * load(b + k * b_stride + c, lanes);
+      }
+      store(out + c, sum, lanes);
+    }
+  }
+
+  static float inner(const float* a, const float* b, int64_t count,
+                     int64_t a_stride, int64_t b_stride) {
+    int64_t k = 0;
+    Vec sums{};
+    if (a_stride == 1 && b_stride == 1) {
+      for (; k + kLanes <= count; k += kLanes) sums += load(a + k) * load(b + k);
+    }
+    float sum = 0.0f;
+    for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
+    for (; k < count; ++k) sum += a[k * a_stride] * b[k * b_stride];
+    return sum;
+  }
+
+  const LoopCall& call_;
+  const Program& p_;
+  Host& host_;
+  float *shared_, *numbers_;
+  float** packed_;
+  Schedule schedule_;
+};
+
+void run_loop(const LoopCall&, Host&);
+void run_loop(const LoopCall& call, Host& host) {
+  Engine(call, host).run();
+}
+
+}  // namespace rnnjax::RNNJAX_ISA

@@ -1,0 +1,111 @@
+// A loop over any step, as rnnjax/kernels/assembly.py writes it down.
+
+#ifndef RNNJAX_PROGRAM_H_
+#define RNNJAX_PROGRAM_H_
+
+#include <cstdint>
+
+namespace rnnjax {
+
+// The elementwise operations, by the names of JAX's primitives; the ones in the
+// second row are the engine's own.
+#define RNNJAX_OPERATIONS(X)                                                  \
+  X(copy) X(load) X(load_flags) X(store_flags) X(splat) X(power)              \
+  X(add) X(sub) X(mul) X(div) X(max) X(min) X(rem) X(pow) X(neg) X(abs)       \
+  X(sign) X(floor) X(exp) X(exp2) X(expm1) X(log) X(log1p) X(tanh)            \
+  X(logistic) X(sqrt) X(rsqrt) X(sin) X(cos) X(erf) X(eq) X(ne) X(lt) X(le)   \
+  X(gt) X(ge) X(not) X(is_finite) X(select_n) X(clamp)
+
+enum class Operation : int64_t {
+#define RNNJAX_OPERATION(name) k_##name,
+  RNNJAX_OPERATIONS(RNNJAX_OPERATION)
+#undef RNNJAX_OPERATION
+};
+
+// Where a value is. Each row has a record with what is stored in a step and with
+// the carry before and after it; a temporary lives within a block; a shared
+// number and one of the program fill a whole vector. Inputs and outputs with
+// time are where XLA has them: `which` says which one it is, or temporary.
+enum class Space : int64_t {
+  kNone = -1, kStored, kNow, kNext, kTemporary, kShared, kFilled, kNumber,
+  kInput, kOutput
+};
+
+struct Place {
+  Space space;
+  int64_t which, offset;
+};
+
+struct Element {
+  Operation operation;
+  Place out, in[3];
+};
+
+enum class Role : int64_t { kShared, kRow, kCarry, kTimed };
+
+struct Input {
+  Role role;
+  int64_t size, flags, offset;  // the offset is -1 where it is not copied
+};
+
+struct Output {
+  int64_t timed, size, flags, offset;
+};
+
+// A matrix of n columns, to be multiplied from the left by vectors of k; if
+// turned, its rows are the columns.
+struct Weights {
+  int64_t input, offset, k, n, turned;
+};
+
+enum class Kind : int64_t { kBlock, kProduct, kReduce, kGather, kContract };
+
+struct Term {
+  Place a;
+  int64_t weights;
+};
+
+// The program as it lies in the attribute of the call: whole numbers in a row.
+struct Program {
+  int64_t cost, stored, carry, shared, temporaries, length, reverse;
+  int64_t inputs, outputs, weights, instructions;
+  const Input* input;
+  const Output* output;
+  const Weights* weight;
+  const int64_t* code;
+
+  explicit Program(const int64_t* at) {
+    cost = *at++;
+    stored = *at++;
+    carry = *at++;
+    shared = *at++;
+    temporaries = *at++;
+    length = *at++;
+    reverse = *at++;
+    inputs = *at++;
+    input = reinterpret_cast<const Input*>(at);
+    at += inputs * sizeof(Input) / sizeof(int64_t);
+    outputs = *at++;
+    output = reinterpret_cast<const Output*>(at);
+    at += outputs * sizeof(Output) / sizeof(int64_t);
+    weights = *at++;
+    weight = reinterpret_cast<const Weights*>(at);
+    at += weights * sizeof(Weights) / sizeof(int64_t);
+    instructions = *at++;
+    code = at;
+  }
+};
+
+// One call: `batch` rows of the program's inputs.
+struct LoopCall {
+  Program program;
+  int64_t batch;
+  const float* numbers;
+  int64_t count;  // of them
+  const void* const* inputs;
+  void* const* outputs;
+};
+
+}  // namespace rnnjax
+
+#endif  // RNNJAX_PROGRAM_H_

@@ -1,0 +1,197 @@
+"""The native engine agrees with the scan, for steps that it knows and for others."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cells.test_zoo import CELLS
+
+import rnnjax
+from rnnjax import kernels, scan
+from rnnjax.kernels import loops, native, native_loop
+
+pytestmark = [
+    pytest.mark.float32,
+    pytest.mark.skipif(
+        not native.available(), reason=f"no native kernels: {native.reason()}"
+    ),
+]
+
+
+def draw(seed, shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def pulled_back(step, walk, params, carry, xs):
+    """Values and gradients of a ragged batch with resets."""
+    mask = jnp.arange(4) < jnp.array([4, 2, 3])[:, None]
+    where = jnp.array([[False, False, True, False]] * 3)
+
+    def one(params, carry, xs, mask, where):
+        beside = {"mask": mask, "reset": rnnjax.Reset(where, carry)}
+        return walk(lambda params, x: x, step, params, carry, xs, **beside)
+
+    def loss(params, carry, xs):
+        out = jax.vmap(one, (None, None, 0, 0, 0))(params, carry, xs, mask, where)
+        leaves = [jnp.asarray(a, jnp.float32) for a in jax.tree.leaves(out)]
+        return sum(
+            (a * jnp.cos(jnp.arange(a.size)).reshape(a.shape)).sum() for a in leaves
+        ), out
+
+    return jax.jit(jax.grad(loss, has_aux=True))(params, carry, xs)
+
+
+def assert_close(one, other):
+    def check(a, b):
+        scale = 1e-5 + 1e-4 * np.abs(b).max(initial=0)
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=scale)
+
+    jax.tree.map(check, one, other)
+
+
+def on_both(step, params, carry, xs):
+    walks = kernels.engine, scan.fused
+    assert_close(*(pulled_back(step, walk, params, carry, xs) for walk in walks))
+
+
+FLOATING = [
+    (cell, x)
+    for cell, x in CELLS
+    if not str(cell).startswith("clockwork")  # its carry counts
+]
+
+
+@pytest.mark.drawn(0.15)
+@pytest.mark.parametrize(("cell", "x"), FLOATING, ids=lambda v: repr(v)[:60])
+def test_every_cell_walks_as_with_the_scan(cell, x):
+    params = cell.init(jax.random.key(0))
+    xs = jax.tree.map(lambda a: draw(1, (3, 4, *a.shape)), x)
+    on_both(cell.step, params, cell.initial_carry(params), xs)
+
+
+@pytest.mark.parametrize("size", [(16, 64), (3, 17)])
+def test_whole_vectors_and_parts_of_them(size):
+    cell = rnnjax.mgu(*size)
+    params = cell.init(jax.random.key(0))
+    xs = draw(1, (3, 4, size[0]))
+    on_both(cell.step, params, cell.initial_carry(params), xs)
+
+
+def test_it_keeps_the_laws():
+    cell = rnnjax.mgu(3, 5, traversal=kernels.engine)
+    rnnjax.testing.check_cell(cell, jnp.ones(3))
+
+
+# What numbers do at the ends of their range, and where functions bend.
+POINTS = [0.0, -0.0, 1e-6, -0.3, 0.7, -1.0, 3.0, -20.0, 87.0, 89.0, -90.0, 1e30]
+POINTS += [np.inf, -np.inf, np.nan, 1e-30]
+UNARY = {
+    "abs": jnp.abs,
+    "exp": jnp.exp,
+    "exp2": jnp.exp2,
+    "expm1": jnp.expm1,
+    "floor": jnp.floor,
+    "is_finite": jnp.isfinite,
+    "log": jnp.log,
+    "log1p": jnp.log1p,
+    "logistic": jax.nn.sigmoid,
+    "neg": jnp.negative,
+    "power": lambda x: jax.lax.integer_pow(x, -3),
+    "rsqrt": jax.lax.rsqrt,
+    "sign": jnp.sign,
+    "sqrt": jnp.sqrt,
+    "tanh": jnp.tanh,
+    "sin": lambda x: jnp.sin(jnp.clip(x, -4, 4)),
+    "cos": lambda x: jnp.cos(jnp.clip(x, -4, 4)),
+    "erf": jax.lax.erf,
+}
+NAMES = ["add", "sub", "mul", "div", "max", "min", "rem", "pow"]
+NAMES += ["eq", "ne", "lt", "le", "gt", "ge"]
+BINARY = {name: getattr(jax.lax, name) for name in NAMES}
+
+
+def test_operations_are_those_of_jax():
+    points = jnp.asarray(POINTS, jnp.float32)
+    xs, ys = (a.ravel() for a in jnp.meshgrid(points, points))
+
+    def step(params, carry, z):
+        x, y = z
+        out = {name: fun(x) for name, fun in UNARY.items()}
+        out |= {name: fun(x, y) for name, fun in BINARY.items()}
+        out["select"] = jnp.where((x > 1) & ~(y < 0) | (x == y), x, y)
+        out["clamp"] = jax.lax.clamp(-1.0, x, 2.0)
+        return carry, out
+
+    given = (lambda params, x: x, step, (), jnp.zeros(2), (xs[None], ys[None]))
+    asked = jax.make_jaxpr(lambda: kernels.engine(*given))()
+    assert any(eqn.primitive is loops.loop_p for eqn in asked.eqns)
+    _, ours = jax.jit(lambda: kernels.engine(*given))()
+    _, theirs = step((), None, (xs, ys))
+    for name, value in theirs.items():
+        np.testing.assert_allclose(
+            ours[name][0], value, rtol=2e-6, atol=3e-38, err_msg=name
+        )
+
+
+def test_reductions_and_products_of_values():
+    def step(params, memory, x):
+        turned = memory.T @ x[:4]
+        both = memory @ memory.T
+        centred = memory - memory.mean(axis=0) - memory.max(axis=1, keepdims=True)
+        memory = jnp.tanh(0.1 * centred + jnp.outer(x[:4], turned) * params)
+        return memory, (both.sum(axis=(0, 1)), jnp.flip(x), jnp.roll(turned, 1))
+
+    on_both(step, draw(2, 4), draw(3, (4, 4)), draw(1, (3, 4, 5)))
+
+
+def test_what_it_does_not_know_walks_with_the_scan():
+    cell = rnnjax.conv_lstm((4, 2), 2, traversal=kernels.engine)
+    x = jnp.ones((4, 2))
+    assert kernels.status(cell, x) == ("scan", "the engine has no conv_general_dilated")
+    params = cell.init(jax.random.key(0))
+    on_both(cell.step, params, cell.initial_carry(params), draw(1, (3, 4, 4, 2)))
+    assert kernels.status(rnnjax.mgu(2, 3), jnp.ones(2)).name == "native"
+
+
+def test_derivatives_of_every_order_and_ensembles():
+    cell, other = (
+        rnnjax.mgu(2, 3, traversal=walk) for walk in (kernels.engine, scan.fused)
+    )
+    params, xs = cell.init(jax.random.key(0)), draw(1, (4, 2))
+    members = jax.vmap(cell.init)(jax.random.split(jax.random.key(1), 2))
+
+    def both(fun):
+        return [jax.jit(lambda c=c: fun(c))() for c in (cell, other)]
+
+    def loss(cell, params, xs):
+        return jnp.sin(cell.unroll(params, cell.initial_carry(params), xs)[1]).sum()
+
+    assert_close(
+        *both(
+            lambda c: jax.hessian(lambda b: loss(c, params._replace(b=b), xs))(params.b)
+        )
+    )
+    assert_close(*both(lambda c: jax.vmap(jax.grad(lambda p: loss(c, p, xs)))(members)))
+    assert_close(
+        *both(lambda c: jax.jvp(lambda p: loss(c, p, xs), (params,), (params,)))
+    )
+
+
+def test_an_lstm_keeps_no_more_than_its_kernel():
+    cell = rnnjax.lstm(2, 3)
+    params = cell.init(jax.random.key(0))
+    given = (params, cell.initial_carry(params), draw(1, (4, 2)))
+
+    def walked(*given):
+        return native_loop.walk(lambda params, x: x, cell.step, *given)
+
+    def back(*given):
+        out, vjp = jax.vjp(walked, *given)
+        return vjp(out)
+
+    jaxpr = jax.make_jaxpr(back)(*given)
+    forward, backward = (e for e in jaxpr.eqns if e.primitive is loops.loop_p)
+    assert len(forward.outvars) == 2 + 1 + 6  # the carry, ys, and what the kernel keeps
+    names = [eqn.primitive.name for eqn in jaxpr.eqns]
+    assert names.count("weight_gradient") == 2
+    assert backward.params["loop"].reverse
