@@ -60,7 +60,7 @@ class Node(NamedTuple):
     op: Any
     out: Ref
     ins: tuple[Ref, ...]
-    details: tuple[int, ...] = ()
+    details: tuple[Any, ...] = ()
 
 
 # What the engine calls the elementwise primitives of JAX, where it is not the same.
@@ -140,9 +140,7 @@ def _nodes(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
     nodes: list[Node] = []
 
     def ref(atom):
-        if isinstance(atom, Literal):
-            return Ref(float(atom.val), 0, atom.aval.size, True)
-        return places[atom]
+        return _ref(atom, places)
 
     def placed(atom):
         """An operand whose elements are in another order, or repeated."""
@@ -188,6 +186,13 @@ def _nodes(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
             ins = [placed(a)(spread, shape) for a in eqn.invars]
             _elementwise(eqn, ins, new)
     return _joined(nodes, step), places
+
+
+def _ref(atom: Any, places: dict[Any, Ref]) -> Ref:
+    """Where an operand of an equation is."""
+    if isinstance(atom, Literal):
+        return Ref(float(atom.val), 0, np.size(atom.val), True)
+    return places[atom]
 
 
 def _elementwise(eqn: Any, ins: list[Ref], new: Callable) -> None:
@@ -523,11 +528,7 @@ def _emit(
     }
 
     def whole(v):
-        r = (
-            places[v]
-            if not isinstance(v, Literal)
-            else Ref(float(v.val), 0, v.aval.size, True)
-        )
+        r = _ref(v, places)
         return r, not r.splat and r.root in produced and r.offset == 0 and (
             r.size == r.root.aval.size
         )

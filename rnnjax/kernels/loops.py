@@ -114,7 +114,7 @@ def bind(
 
     def result(atom):
         if isinstance(atom, Literal):
-            return jnp.broadcast_to(atom.val, (*leading, *atom.aval.shape))
+            return jnp.broadcast_to(atom.val, (*leading, *jnp.shape(atom.val)))
         return made[atom]
 
     return out[: loop.carry], [result(atom) for atom in ys]
@@ -321,11 +321,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     d_shifts = []
     for (u, turned), v in zip(products.items(), factors, strict=True):
         d_w = d[makers[u].invars[1]]
-        v = (
-            jnp.broadcast_to(v.val, (batch, loop.length, *v.aval.shape))
-            if isinstance(v, Literal)
-            else stored[v]
-        )
+        v = stored[v]
         product = product_p.bind(
             v.reshape(batch * loop.length, v.shape[2]), d_w.T if turned else d_w
         )

@@ -116,25 +116,30 @@ RNNJAX_INLINE void for_vectors(Strip strip, const F& f) {
   }
 }
 
-template <class F>
-RNNJAX_INLINE void map(Strip strip, At out, At a, const F& f) {
-  for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), f(load(a(r, c))));
-  });
-}
+// A row of an operand, vector by vector.
+struct Row {
+  char* at;
+  int64_t step;
 
-template <class F>
-RNNJAX_INLINE void map(Strip strip, At out, At a, At b, const F& f) {
-  for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), f(load(a(r, c)), load(b(r, c))));
-  });
-}
+  RNNJAX_INLINE Row(At strip, int64_t r)
+      : at(strip.start + r * strip.row), step(strip.column * kLanes) {}
+  RNNJAX_INLINE float* next() {
+    float* const vector = reinterpret_cast<float*>(at);
+    at += step;
+    return vector;
+  }
+};
 
-template <class F>
-RNNJAX_INLINE void map(Strip strip, At out, At a, At b, At d, const F& f) {
-  for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), f(load(a(r, c)), load(b(r, c)), load(d(r, c))));
-  });
+template <class F, class... Operand>
+RNNJAX_INLINE void map(Strip strip, const F& f, At out, Operand... operand) {
+  for (int64_t r = 0; r < strip.rows; ++r) {
+    const auto along = [&](Row to, auto... row) __attribute__((always_inline)) {
+      for (int64_t c = 0; c < strip.width; c += kLanes) {
+        store(to.next(), f(load(row.next())...));
+      }
+    };
+    along(Row(out, r), Row(operand, r)...);
+  }
 }
 
 RNNJAX_INLINE int lanes_from(Strip strip, int64_t c) {
@@ -182,9 +187,8 @@ inline void store_flags(Strip strip, At out, At a) {
 }
 
 inline void spread(Strip strip, At out, At a) {
-  for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), splat(*a(r, 0)));
-  });
+  for_vectors(strip,
+              [&](int64_t r, int64_t c) { store(out(r, c), splat(*a(r, 0))); });
 }
 
 inline Vec power(Vec x, int exponent) {
@@ -200,11 +204,12 @@ inline void apply(Operation operation, Strip strip, At out, At a, At b, At d) {
   switch (operation) {
 #define RNNJAX_UNARY(name, expression) \
   case Operation::k_##name:            \
-    return map(strip, out, a, [](Vec x) RNNJAX_LAMBDA { return expression; });
-#define RNNJAX_BINARY(name, expression)                              \
-  case Operation::k_##name:                                          \
-    return map(strip, out, a, b,                                     \
-               [](Vec x, Vec y) RNNJAX_LAMBDA { return expression; });
+    return map(strip, [](Vec x) RNNJAX_LAMBDA { return expression; }, out, a);
+#define RNNJAX_BINARY(name, expression)                                       \
+  case Operation::k_##name:                                                   \
+    return map(                                                               \
+        strip, [](Vec x, Vec y) RNNJAX_LAMBDA { return expression; }, out, a, \
+        b);
 #define RNNJAX_LAMBDA __attribute__((always_inline))
     case Operation::k_copy: return copy(strip, out, a);
     case Operation::k_load: return load(strip, out, a);
@@ -213,49 +218,59 @@ inline void apply(Operation operation, Strip strip, At out, At a, At b, At d) {
     case Operation::k_splat: return spread(strip, out, a);
     case Operation::k_power: {
       const int exponent = static_cast<int>(*b(0, 0));
-      return map(strip, out, a, [=](Vec x) { return power(x, exponent); });
+      return map(strip, [=](Vec x) { return power(x, exponent); }, out, a);
     }
-    RNNJAX_BINARY(add, x + y)
-    RNNJAX_BINARY(sub, x - y)
-    RNNJAX_BINARY(mul, x * y)
-    RNNJAX_BINARY(div, x / y)
-    RNNJAX_BINARY(max, (x > y) | (x != x) ? x : y)
-    RNNJAX_BINARY(min, (x < y) | (x != x) ? x : y)
-    RNNJAX_BINARY(rem, by_lane(x, y, [](float v, float w) { return __builtin_fmodf(v, w); }))
-    RNNJAX_BINARY(pow, by_lane(x, y, [](float v, float w) { return __builtin_powf(v, w); }))
-    RNNJAX_UNARY(neg, -x)
-    RNNJAX_UNARY(abs, abs(x))
-    RNNJAX_UNARY(sign, x > 0.0f ? splat(1.0f) : x < 0.0f ? splat(-1.0f) : x)
-    RNNJAX_UNARY(floor, by_lane(x, [](float v) { return __builtin_floorf(v); }))
-    RNNJAX_UNARY(exp, exp(x))
-    RNNJAX_UNARY(exp2, by_lane(x, [](float v) { return __builtin_exp2f(v); }))
-    RNNJAX_UNARY(expm1, expm1(x))
-    RNNJAX_UNARY(log, log(x))
-    RNNJAX_UNARY(log1p, log1p(x))
-    RNNJAX_UNARY(tanh, tanh(x))
-    RNNJAX_UNARY(logistic, sigmoid(x))
-    RNNJAX_UNARY(sqrt, sqrt(x))
-    RNNJAX_UNARY(rsqrt, 1.0f / sqrt(x))
-    RNNJAX_UNARY(sin, by_lane(x, [](float v) { return __builtin_sinf(v); }))
-    RNNJAX_UNARY(cos, by_lane(x, [](float v) { return __builtin_cosf(v); }))
-    RNNJAX_UNARY(erf, by_lane(x, [](float v) { return __builtin_erff(v); }))
-    RNNJAX_BINARY(eq, truth(x == y))
-    RNNJAX_BINARY(ne, truth(x != y))
-    RNNJAX_BINARY(lt, truth(x < y))
-    RNNJAX_BINARY(le, truth(x <= y))
-    RNNJAX_BINARY(gt, truth(x > y))
-    RNNJAX_BINARY(ge, truth(x >= y))
-    RNNJAX_UNARY(not, 1.0f - x)
-    RNNJAX_UNARY(is_finite, truth(abs(x) < __builtin_inff()))
+      RNNJAX_BINARY(add, x + y)
+      RNNJAX_BINARY(sub, x - y)
+      RNNJAX_BINARY(mul, x * y)
+      RNNJAX_BINARY(div, x / y)
+      RNNJAX_BINARY(max, ((x > y) | (x != x)) ? x : y)
+      RNNJAX_BINARY(min, ((x < y) | (x != x)) ? x : y)
+      RNNJAX_BINARY(rem, by_lane(x, y, [](float v, float w) {
+                      return __builtin_fmodf(v, w);
+                    }))
+      RNNJAX_BINARY(pow, by_lane(x, y, [](float v, float w) {
+                      return __builtin_powf(v, w);
+                    }))
+      RNNJAX_UNARY(neg, -x)
+      RNNJAX_UNARY(abs, abs(x))
+      RNNJAX_UNARY(sign, x > 0.0f ? splat(1.0f) : x < 0.0f ? splat(-1.0f) : x)
+      RNNJAX_UNARY(floor,
+                   by_lane(x, [](float v) { return __builtin_floorf(v); }))
+      RNNJAX_UNARY(exp, exp(x))
+      RNNJAX_UNARY(exp2, by_lane(x, [](float v) { return __builtin_exp2f(v); }))
+      RNNJAX_UNARY(expm1, expm1(x))
+      RNNJAX_UNARY(log, log(x))
+      RNNJAX_UNARY(log1p, log1p(x))
+      RNNJAX_UNARY(tanh, tanh(x))
+      RNNJAX_UNARY(logistic, sigmoid(x))
+      RNNJAX_UNARY(sqrt, sqrt(x))
+      RNNJAX_UNARY(rsqrt, 1.0f / sqrt(x))
+      RNNJAX_UNARY(sin, by_lane(x, [](float v) { return __builtin_sinf(v); }))
+      RNNJAX_UNARY(cos, by_lane(x, [](float v) { return __builtin_cosf(v); }))
+      RNNJAX_UNARY(erf, by_lane(x, [](float v) { return __builtin_erff(v); }))
+      RNNJAX_BINARY(eq, truth(x == y))
+      RNNJAX_BINARY(ne, truth(x != y))
+      RNNJAX_BINARY(lt, truth(x < y))
+      RNNJAX_BINARY(le, truth(x <= y))
+      RNNJAX_BINARY(gt, truth(x > y))
+      RNNJAX_BINARY(ge, truth(x >= y))
+      RNNJAX_UNARY(not, 1.0f - x)
+      RNNJAX_UNARY(is_finite, truth(abs(x) < __builtin_inff()))
     case Operation::k_select_n:
-      return map(strip, out, a, b, d, [](Vec which, Vec x, Vec y) RNNJAX_LAMBDA {
-        return which != 0.0f ? y : x;
-      });
+      return map(
+          strip,
+          [](Vec which, Vec x, Vec y)
+              RNNJAX_LAMBDA { return which != 0.0f ? y : x; },
+          out, a, b, d);
     case Operation::k_clamp:
-      return map(strip, out, a, b, d, [](Vec low, Vec x, Vec high) RNNJAX_LAMBDA {
-        const Vec risen = x < low ? low : x;
-        return risen > high ? high : risen;
-      });
+      return map(
+          strip,
+          [](Vec low, Vec x, Vec high) RNNJAX_LAMBDA {
+            const Vec risen = x < low ? low : x;
+            return risen > high ? high : risen;
+          },
+          out, a, b, d);
 #undef RNNJAX_LAMBDA
 #undef RNNJAX_BINARY
 #undef RNNJAX_UNARY

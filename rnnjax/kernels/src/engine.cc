@@ -24,8 +24,8 @@ class Engine {
 
   void run() {
     pack();
-    schedule_ = make_schedule({call_.batch, p_.length, 0, 0}, nullptr, p_.cost,
-                              host_);
+    schedule_ =
+        make_schedule({call_.batch, p_.length, 0, 0}, nullptr, p_.cost, host_);
     host_.run(
         schedule_.tasks,
         [](void* self, int64_t task) {
@@ -93,8 +93,8 @@ class Engine {
   static void read(const Input& input, const void* from, int64_t row,
                    float* to) {
     const int64_t size = input.flags ? 1 : sizeof(float);
-    char* start = static_cast<char*>(const_cast<void*>(from)) +
-                  row * input.size * size;
+    char* start =
+        static_cast<char*>(const_cast<void*>(from)) + row * input.size * size;
     const At at{start, 0, size}, target{reinterpret_cast<char*>(to), 0, 4};
     const Strip strip{1, input.size};
     input.flags ? load_flags(strip, target, at) : load(strip, target, at);
@@ -151,14 +151,16 @@ class Engine {
     float *records, *temporaries;
   };
 
-  // The floats of one row's record: what is stored, the carry, and the next one.
-  // An odd number of cache lines keeps the rows' places in the cache apart.
+  // The floats of one row's record: what is stored, the carry, and the next
+  // one. An odd number of cache lines keeps the rows' places in the cache
+  // apart.
   int64_t record() const {
     return ((p_.stored + 2 * p_.carry) / kFilled | 1) * kFilled;
   }
 
   void walk(int64_t task) {
-    const int64_t begin = schedule_.start[task], end = schedule_.start[task + 1];
+    const int64_t begin = schedule_.start[task],
+                  end = schedule_.start[task + 1];
     int64_t together = kRowFloats / record() / kRows * kRows;
     if (together < kRows) together = kRows;
     if (together > end - begin) together = end - begin;
@@ -230,11 +232,12 @@ class Engine {
       case Space::kNext:
         return in_record(p_.stored + (1 - parity) * p_.carry + place.offset);
       case Space::kTemporary:
-        return {at(rows.temporaries + place.which * kStripSize, 0), 0, kFloat, 0,
-                true};
-      case Space::kShared: return {at(shared_ + place.offset, 0), 0, kFloat, 0,
-                                   false};
-      case Space::kFilled: return {at(shared_ + place.offset, 0), 0, 0, 0, false};
+        return {at(rows.temporaries + place.which * kStripSize, 0), 0, kFloat,
+                0, true};
+      case Space::kShared:
+        return {at(shared_ + place.offset, 0), 0, kFloat, 0, false};
+      case Space::kFilled:
+        return {at(shared_ + place.offset, 0), 0, 0, 0, false};
       case Space::kNumber:
         return {at(numbers_ + place.which * kFilled, 0), 0, 0, 0, false};
       case Space::kInput: {
@@ -359,7 +362,8 @@ class Engine {
           float* to[R];
           for (int i = 0; i < R; ++i) to[i] = it.out.floats(t, r + i) + column;
           if (it.a.start != nullptr) {
-            for (int i = 0; i < R; ++i) from[i] = it.a.floats(t, r + i) + column;
+            for (int i = 0; i < R; ++i)
+              from[i] = it.a.floats(t, r + i) + column;
             load_sums(sums, from);
           }
           for (int64_t j = 0; j < it.count; ++j) {
@@ -381,11 +385,11 @@ class Engine {
         return reduce(it, t, rows, 0.0f, [](auto x, auto y) { return x + y; });
       case 1:
         return reduce(it, t, rows, -__builtin_inff(), [](auto x, auto y) {
-          return (x > y) | (x != x) ? x : y;
+          return ((x > y) | (x != x)) ? x : y;
         });
       default:
         return reduce(it, t, rows, __builtin_inff(), [](auto x, auto y) {
-          return (x < y) | (x != x) ? x : y;
+          return ((x < y) | (x != x)) ? x : y;
         });
     }
   }
@@ -479,7 +483,8 @@ class Engine {
     int64_t k = 0;
     Vec sums{};
     if (a_stride == 1 && b_stride == 1) {
-      for (; k + kLanes <= count; k += kLanes) sums += load(a + k) * load(b + k);
+      for (; k + kLanes <= count; k += kLanes)
+        sums += load(a + k) * load(b + k);
     }
     float sum = 0.0f;
     for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
@@ -496,8 +501,6 @@ class Engine {
 };
 
 void run_loop(const LoopCall&, Host&);
-void run_loop(const LoopCall& call, Host& host) {
-  Engine(call, host).run();
-}
+void run_loop(const LoopCall& call, Host& host) { Engine(call, host).run(); }
 
 }  // namespace rnnjax::RNNJAX_ISA

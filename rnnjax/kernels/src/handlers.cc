@@ -245,12 +245,9 @@ ffi::Error loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
     outputs.push_back(buffer.untyped_data());
   }
   if (batch == 0) return ffi::Error::Success();
-  const LoopCall call{program,
-                      batch,
-                      numbers.begin(),
-                      static_cast<int64_t>(numbers.size()),
-                      inputs.data(),
-                      outputs.data()};
+  const LoopCall call{program,         batch,
+                      numbers.begin(), static_cast<int64_t>(numbers.size()),
+                      inputs.data(),   outputs.data()};
   return run(pool, call, active.load()->loop);
 }
 

@@ -9,12 +9,13 @@ namespace rnnjax {
 
 // The elementwise operations, by the names of JAX's primitives; the ones in the
 // second row are the engine's own.
-#define RNNJAX_OPERATIONS(X)                                                  \
-  X(copy) X(load) X(load_flags) X(store_flags) X(splat) X(power)              \
-  X(add) X(sub) X(mul) X(div) X(max) X(min) X(rem) X(pow) X(neg) X(abs)       \
-  X(sign) X(floor) X(exp) X(exp2) X(expm1) X(log) X(log1p) X(tanh)            \
-  X(logistic) X(sqrt) X(rsqrt) X(sin) X(cos) X(erf) X(eq) X(ne) X(lt) X(le)   \
-  X(gt) X(ge) X(not) X(is_finite) X(select_n) X(clamp)
+#define RNNJAX_OPERATIONS(X)                                                   \
+  X(copy)                                                                      \
+  X(load) X(load_flags) X(store_flags) X(splat) X(power) X(add) X(sub) X(mul)  \
+      X(div) X(max) X(min) X(rem) X(pow) X(neg) X(abs) X(sign) X(floor) X(exp) \
+          X(exp2) X(expm1) X(log) X(log1p) X(tanh) X(logistic) X(sqrt)         \
+              X(rsqrt) X(sin) X(cos) X(erf) X(eq) X(ne) X(lt) X(le) X(gt)      \
+                  X(ge) X(not) X(is_finite) X(select_n) X(clamp)
 
 enum class Operation : int64_t {
 #define RNNJAX_OPERATION(name) k_##name,
@@ -22,13 +23,21 @@ enum class Operation : int64_t {
 #undef RNNJAX_OPERATION
 };
 
-// Where a value is. Each row has a record with what is stored in a step and with
-// the carry before and after it; a temporary lives within a block; a shared
-// number and one of the program fill a whole vector. Inputs and outputs with
-// time are where XLA has them: `which` says which one it is, or temporary.
+// Where a value is. Each row has a record with what is stored in a step and
+// with the carry before and after it; a temporary lives within a block; a
+// shared number and one of the program fill a whole vector. Inputs and outputs
+// with time are where XLA has them: `which` says which one it is, or temporary.
 enum class Space : int64_t {
-  kNone = -1, kStored, kNow, kNext, kTemporary, kShared, kFilled, kNumber,
-  kInput, kOutput
+  kNone = -1,
+  kStored,
+  kNow,
+  kNext,
+  kTemporary,
+  kShared,
+  kFilled,
+  kNumber,
+  kInput,
+  kOutput
 };
 
 struct Place {
