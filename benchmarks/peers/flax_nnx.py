@@ -20,7 +20,7 @@ def _cell(case: Case, inputs: int, layer: Layer) -> Any:
         "gru": nnx.GRUCell,
         "elman": nnx.SimpleCell,
     }[case.cell]
-    cell: Any = kind(inputs, case.hidden, rngs=nnx.Rngs(0))
+    cell: Any = kind(inputs, case.hidden, dtype=case.dtype, rngs=nnx.Rngs(0))
     # Of its carry. Told when it is made, it would draw orthogonal weights too, which
     # JAX cannot do in bfloat16.
     cell.param_dtype = jnp.dtype(case.dtype)

@@ -40,7 +40,8 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     }[case.cell]
     streams = case.mode in ("step", "chunk")
     options: dict[str, Any] = {"return_sequences": True, "zero_output_for_mask": True}
-    options["dtype"] = case.dtype
+    # Orthogonal weights, its default, cannot be drawn in bfloat16.
+    options |= {"dtype": case.dtype, "recurrent_initializer": "zeros"}
     rnns: list[Any] = []
     if case.bidirectional:
         inner = kind(case.hidden, **options)
@@ -79,7 +80,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         )
         return tuple(carry) if case.cell == "lstm" else carry[0], ys
 
-    cell = cell_kind(case.hidden, dtype=case.dtype)
+    cell = cell_kind(case.hidden, dtype=case.dtype, recurrent_initializer="zeros")
     cell.build((1, case.inputs))
     cell_fixed = [v.value for v in cell.non_trainable_variables]
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnjax import checks
+from rnnjax.traversals import sums
 
 
 class ComplexCarry(NamedTuple):
@@ -42,12 +43,17 @@ def held(log_decay: Array, frequency: Array, dt: Array) -> tuple[Any, Any]:
     .. math:: keep = e^{\Lambda dt}, \quad scale = (e^{\Lambda dt} - 1) / \Lambda, \quad
               \Lambda = -e^{log\_decay} + i \, frequency
 
+    Narrow params are computed with in float32: what reaches the decay is a small
+    difference of the gradients by the two parts of keep.
+
     >>> import jax.numpy as jnp
     >>> from rnnjax.cells import diagonal
     >>> keep, scale = diagonal.held(jnp.zeros(1), jnp.zeros(1), jnp.log(2.0))
     >>> keep[0].tolist(), scale[0].tolist()
     ([0.5], [0.5])
     """
+    dtype = log_decay.dtype
+    log_decay, frequency, dt = sums.wide((log_decay, frequency, dt))
     decay = jnp.exp(log_decay)
     angle = frequency * dt
     radius = jnp.exp(-decay * dt)
@@ -56,7 +62,8 @@ def held(log_decay: Array, frequency: Array, dt: Array) -> tuple[Any, Any]:
     half = jnp.sin(angle / 2)
     less = jnp.expm1(-decay * dt) * jnp.cos(angle) - 2 * half * half
     size = decay * decay + frequency * frequency
-    return keep, times((less, keep[1]), (-decay / size, -frequency / size))
+    scale = times((less, keep[1]), (-decay / size, -frequency / size))
+    return jax.tree.map(lambda a: a.astype(dtype), (keep, scale))
 
 
 def log_steps(key: Array, shape: tuple[int, ...], dt_min: float, dt_max: float):

@@ -255,4 +255,6 @@ def test_values_and_gradients_match(name):
 
 def test_every_recorded_case_is_compared():
     recorded = {path.stem for path in RECORDED.glob("*.npz")}
-    assert recorded - {"wrappers_tf1"} == set(CASES)  # not cells
+    recorded -= {"wrappers_tf1"}  # not cells
+    recorded = {name for name in recorded if not name.startswith("braintrace_")}
+    assert recorded == set(CASES)
