@@ -39,6 +39,13 @@ def pytest_addoption(parser):
         help="what the rows of tests are drawn with: the date of today if left out",
     )
     parser.addoption(
+        "--share",
+        type=float,
+        default=1.0,
+        help="draw this share of all tests, and of each day's share of rows: a number "
+        "up to 1 (default: %(default)s)",
+    )
+    parser.addoption(
         "--every-row",
         action="store_true",
         help="run all rows of tests of which each day runs a share",
@@ -56,7 +63,7 @@ def pytest_collection_modifyitems(config, items):
     options = config.option
     named = options.keyword or any("::" in place for place in config.args)
     if not (options.every_row or named):
-        items[:], left = drawn.split(items, options.draw_seed)
+        items[:], left = drawn.split(items, options.draw_seed, options.share)
         config.hook.pytest_deselected(items=left)
 
 

@@ -21,5 +21,6 @@ def test_a_day_runs_about_its_share(share):
 def test_only_marked_rows_are_left_out(request):
     me = request.node
     assert drawn.split([me] * 3, 0) == ([me] * 3, [])
+    assert drawn.split([me] * 3, 0, of_all=0.0) == ([], [me] * 3)
     me.add_marker(pytest.mark.drawn(0.0))
     assert drawn.split([me] * 3, 0) == ([], [me] * 3)
