@@ -27,8 +27,8 @@ struct Table<List<Cell...>> {
 void run_loop(const LoopCall&, Host&);  // in engine.cc
 
 extern const Kernels kernels;
-const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA), Table<Cells>::kCells,
-                         Table<Cells>::kCount, run_weight_gradient, run_linear,
-                         run_loop};
+const Kernels kernels = {
+    RNNJAX_STRING(RNNJAX_ISA), Table<Cells>::kCells, Table<Cells>::kCount,
+    run_weight_gradient,       run_linear,           run_loop};
 
 }  // namespace rnnjax::RNNJAX_ISA
