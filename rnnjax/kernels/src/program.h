@@ -7,16 +7,17 @@
 
 namespace rnnjax {
 
-// The elementwise operations, by the names of JAX's primitives; the ones in the
-// second row are the engine's own.
-#define RNNJAX_OPERATIONS(X)                                                 \
-  X(copy)                                                                    \
-  X(load)                                                                    \
-  X(load_flags) X(store_flags) X(splat) X(power) X(add) X(sub) X(mul) X(div) \
-      X(max) X(min) X(rem) X(pow) X(neg) X(abs) X(sign) X(floor) X(exp)      \
-          X(exp2) X(expm1) X(log) X(log1p) X(tanh) X(logistic) X(sqrt)       \
-              X(rsqrt) X(sin) X(cos) X(erf) X(eq) X(ne) X(lt) X(le) X(gt)    \
-                  X(ge) X(not) X(is_finite) X(select_n) X(clamp)
+// The elementwise operations, by the names of JAX's primitives; those of the
+// first row are the engine's own.
+// clang-format off
+#define RNNJAX_OPERATIONS(X)                                          \
+  X(copy) X(load) X(load_flags) X(store_flags) X(splat) X(power)      \
+  X(add) X(sub) X(mul) X(div) X(max) X(min) X(rem) X(pow)             \
+  X(neg) X(abs) X(sign) X(floor) X(exp) X(exp2) X(expm1) X(log)       \
+  X(log1p) X(tanh) X(logistic) X(sqrt) X(rsqrt) X(sin) X(cos) X(erf)  \
+  X(eq) X(ne) X(lt) X(le) X(gt) X(ge) X(not) X(is_finite)             \
+  X(select_n) X(clamp)
+// clang-format on
 
 enum class Operation : int64_t {
 #define RNNJAX_OPERATION(name) k_##name,
