@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 CASE = Case("A", "lstm", "backward", 2, 3, 4, 5)
 
 
-@pytest.mark.drawn(0.5)
+@pytest.mark.drawn(0.35)
 @pytest.mark.parametrize(
     ("arguments", "asked"),
     [

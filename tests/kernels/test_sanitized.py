@@ -61,7 +61,7 @@ def run(command):
     return result.stdout
 
 
-@pytest.mark.drawn(0.35)
+@pytest.mark.drawn(0.2)
 def test_kernels_run_clean_and_alike_on_any_number_of_threads(tmp_path):
     compiler = build.find_compiler()
     if compiler is None or not sanitizers_work(compiler, tmp_path):
@@ -76,7 +76,7 @@ def test_clang_compiles_every_instruction_set_without_a_warning(tmp_path):
     compiled(["clang++"], ["-O0"], build.instruction_sets(), tmp_path)
 
 
-@pytest.mark.drawn(0.35)
+@pytest.mark.drawn(0.2)
 def test_kernels_run_alike_on_aarch64(tmp_path):
     """Compiled for 64-bit Arm, and emulated: about a minute."""
     compiler, machine = "aarch64-linux-gnu-g++", "qemu-aarch64"
