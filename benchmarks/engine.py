@@ -5,14 +5,13 @@ backward, of an LSTM and of other cells in float32. What is compared runs in tur
 that other work on the machine meets all of it.
 """
 
-import statistics
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 
 import rnnjax
+from benchmarks import turns
 from rnnjax import kernels, scan
 
 # Batch, steps, inputs and units; --quick takes the first.
@@ -34,7 +33,7 @@ CELLS = {
 
 
 def runs(make, traversal, size):
-    """The forward pass and the gradient of a cell, compiled, and their arguments."""
+    """The compiled forward pass and gradient of a cell, as calls."""
     batch, time_steps, inputs, units = size
     cell = make(inputs, units, traversal=traversal)
     params = cell.init(jax.random.key(0))
@@ -47,20 +46,10 @@ def runs(make, traversal, size):
     def loss(params, xs):
         return jnp.square(forward(params, xs)).sum()
 
-    return [jax.jit(forward), jax.jit(jax.grad(loss))], (params, xs)
-
-
-def median_times(calls, rounds):
-    """The median time of each call in milliseconds, all of them in turns."""
-    for fun, given in calls:
-        jax.block_until_ready(fun(*given))
-    times = [[] for _ in calls]
-    for _ in range(rounds):
-        for kept, (fun, given) in zip(times, calls, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(fun(*given))
-            kept.append(1e3 * (time.perf_counter() - start))
-    return [statistics.median(kept) for kept in times]
+    return [
+        lambda f=f: jax.block_until_ready(f(params, xs))
+        for f in (jax.jit(forward), jax.jit(jax.grad(loss)))
+    ]
 
 
 def rows(quick):
@@ -74,12 +63,12 @@ def rows(quick):
             made = {walk: runs(make, walks[walk], size) for walk in walks}
             cost = size[0] * size[1] * size[3]
             rounds = 3 if quick else max(5, min(41, 20_000_000 // cost))
-            times = {}
-            for part in range(2):
-                calls = [(funs[part], given) for funs, given in made.values()]
-                times[part] = dict(zip(walks, median_times(calls, rounds), strict=True))
+            times = []
+            for calls in zip(*made.values(), strict=True):
+                taken = [1e3 * seconds for seconds in turns.medians(calls, rounds)]
+                times.append(dict(zip(walks, taken, strict=True)))
             for other in others:
-                pairs = [(t[other], t["engine"]) for t in times.values()]
+                pairs = [(t[other], t["engine"]) for t in times]
                 yield name, size, other, pairs
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import lines, machine
+from benchmarks import machine, processes, worker
 
 INPUTS = 8
 UNITS = (8, 32, 64)
@@ -131,16 +131,16 @@ def serve(column: str) -> None:
             call()
         return None
 
-    lines.answer(None, reply)
+    worker.answer(None, reply)
 
 
 def medians(peers: dict[str, Any], rounds: int, calls: int, **case: Any) -> list[float]:
     """Seconds of a call of each, by turns."""
     for process in peers.values():
-        lines.ask(process, **case)
+        processes.ask(process, **case)
     taken = {peer: [] for peer in peers}
     for _, (peer, process) in itertools.product(range(rounds), peers.items()):
-        taken[peer] += lines.ask(process, calls=calls)
+        taken[peer] += processes.ask(process, calls=calls)
     return [statistics.median(t) for t in taken.values()]
 
 
@@ -169,11 +169,13 @@ def main(arguments: list[str] | None = None) -> int:
 
     def opened(columns):
         peers = {
-            name: stack.enter_context(lines.started([*command, name], **settings))
+            name: stack.enter_context(
+                processes.running([*command, name], processes.environment(1) | settings)
+            )
             for name, settings in columns.items()
         }
         for process in peers.values():
-            lines.heard(process)
+            processes.greeting(process)
         print()
         row("", list(peers))
         print("|---|" + "---:|" * len(peers))

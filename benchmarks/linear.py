@@ -12,9 +12,7 @@ written where what is added stood, so that no new memory is asked for.
 import argparse
 import functools
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -22,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import turns
 from rnnjax.kernels import native
 from rnnjax.traversals import solver
 
@@ -75,15 +74,10 @@ def measured(size: tuple[int, int, int], rounds: int) -> dict[str, float]:
         "reverse": (3, walking(size, walk, True)),
         "prefix": (3, walking(size, solver.prefix, False)),
     }
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds + 1):
-        for name, (_, run) in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - start)
+    times = turns.medians([run for _, run in runs.values()], rounds)
     return {
-        name: passes * 4 * count / statistics.median(times[name][1:]) / 1e9
-        for name, (passes, _) in runs.items()
+        name: passes * 4 * count / seconds / 1e9
+        for (name, (passes, _)), seconds in zip(runs.items(), times, strict=True)
     }
 
 

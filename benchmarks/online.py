@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import lines, machine
+from benchmarks import machine, processes, worker
 
 PEERS = {
     "rnnjax": "benchmarks.peers.rnnjax_online",
@@ -85,7 +85,7 @@ def serve(peer: str) -> None:
         jax.block_until_ready(run(*data))
         return time.perf_counter() - began
 
-    lines.answer(machine.versions(library.PACKAGES), reply)
+    worker.answer(machine.versions(library.PACKAGES), reply)
 
 
 def check(one: Path, other: Path, rule: str) -> None:
@@ -122,7 +122,9 @@ def main(arguments: list[str] | None = None) -> int:
         pythons["braintrace"] = [options.braintrace, *serving]
     with contextlib.ExitStack() as stack:
         peers = {
-            peer: stack.enter_context(lines.started([*python, peer]))
+            peer: stack.enter_context(
+                processes.running([*python, peer], processes.environment(1))
+            )
             for peer, python in pythons.items()
         }
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -130,20 +132,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{about['processor']}, one thread, {INPUTS} inputs, ", end="")
         print(f"{options.units} units, {options.steps} steps, float32")
         for peer, process in peers.items():
-            print(f"{peer}:", *(f"{k} {v}" for k, v in lines.heard(process).items()))
+            versions = processes.greeting(process)
+            print(f"{peer}:", *(f"{k} {v}" for k, v in versions.items()))
         print("\n| cell | rule |", " | ".join(peers), "|")
         print("|---|---|" + "---:|" * len(peers))
         size = {"units": options.units, "steps": options.steps}
         for cell, rule in CASES:
             files = {peer: folder / f"{peer}.npz" for peer in peers}
             for peer, process in peers.items():
-                lines.ask(process, cell=cell, rule=rule, to=str(files[peer]), **size)
+                where = str(files[peer])
+                processes.ask(process, cell=cell, rule=rule, to=where, **size)
             if len(files) == 2:
                 check(files["rnnjax"], files["braintrace"], rule)
             times = {peer: [] for peer in peers}
             for _ in range(options.rounds):
                 for peer, process in peers.items():
-                    times[peer].append(lines.ask(process) / options.steps * 1e6)
+                    seconds = processes.ask(process)
+                    times[peer].append(seconds / options.steps * 1e6)
             medians = [f"{statistics.median(t):.1f}" for t in times.values()]
             print(f"| {cell} | {rule} |", " | ".join(medians), "|", flush=True)
     return 0

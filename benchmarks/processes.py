@@ -1,5 +1,6 @@
 """The processes of a benchmark, seen from the one that starts them."""
 
+import contextlib
 import json
 import os
 import select
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -16,10 +18,9 @@ LONGEST_ANSWER = 600.0
 
 
 class Worker(NamedTuple):
-    """A running peer, what it said of its versions, and where its stderr goes."""
+    """A process that answers requests, how it began, and where its stderr goes."""
 
-    peer: str
-    threads: int
+    command: list[str]
     surroundings: dict[str, str]
     process: subprocess.Popen[str]
     errors: IO[str]
@@ -84,30 +85,45 @@ def start(
 
     ``surroundings`` are its environment, that of a CPU if None.
     """
-    surroundings = surroundings or environment(threads)
+    command = [sys.executable, "-m", "benchmarks.worker", peer, str(threads)]
+    return run(command, surroundings or environment(threads))
+
+
+def run(command: list[str], surroundings: dict[str, str]) -> Worker:
+    """Start a process that greets and replies, as `benchmarks.worker.answer` does."""
     errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (`stop` closes it)
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.worker", peer, str(threads)],
+        command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors,
         text=True,
         env=surroundings,
     )
-    return Worker(peer, threads, surroundings, process, errors)
+    return Worker(command, surroundings, process, errors)
 
 
-def greeting(worker: Worker) -> dict[str, Any]:
-    """``{"versions": …}``, or ``{"missing": …}`` where a library is not installed."""
+@contextlib.contextmanager
+def running(command: list[str], surroundings: dict[str, str]) -> Iterator[Worker]:
+    """The same for as long as it is needed."""
+    worker = run(command, surroundings)
+    try:
+        yield worker
+    finally:
+        stop(worker)
+
+
+def greeting(worker: Worker) -> Any:
+    """The first that it says. A peer: ``{"versions": …}`` or ``{"missing": …}``."""
     return _read(worker)
 
 
-def ask(worker: Worker, action: str, **request: Any) -> dict[str, Any]:
+def ask(worker: Worker, **request: Any) -> Any:
     """Send one request and wait for its answer."""
     stdin = worker.process.stdin
     assert stdin is not None
     try:
-        stdin.write(json.dumps({"action": action, **request}) + "\n")
+        stdin.write(json.dumps(request) + "\n")
         stdin.flush()
     except BrokenPipeError:
         raise Crashed(_last_words(worker)) from None
@@ -117,7 +133,7 @@ def ask(worker: Worker, action: str, **request: Any) -> dict[str, Any]:
 def restart(worker: Worker) -> Worker:
     """A new process in place of one that died; what it had prepared is lost."""
     stop(worker)
-    fresh = start(worker.peer, worker.threads, worker.surroundings)
+    fresh = run(worker.command, worker.surroundings)
     greeting(fresh)
     return fresh
 
@@ -136,7 +152,7 @@ def stop(worker: Worker) -> None:
     worker.errors.close()
 
 
-def _read(worker: Worker) -> dict[str, Any]:
+def _read(worker: Worker) -> Any:
     stdout = worker.process.stdout
     assert stdout is not None
     if not select.select([stdout], [], [], LONGEST_ANSWER)[0]:

@@ -74,7 +74,7 @@ def _prepare(case: Case, workers: Workers, arrays: Path) -> dict[str, Any]:
 
 def _ask(workers: Workers, peer: str, action: str, **request: Any) -> dict[str, Any]:
     try:
-        answer = processes.ask(workers[peer], action, **request)
+        answer = processes.ask(workers[peer], action=action, **request)
     except processes.Crashed as crash:
         workers[peer] = processes.restart(workers[peer])
         return {"failed": str(crash)}

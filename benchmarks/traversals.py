@@ -6,15 +6,14 @@ prints milliseconds, forward / forward and backward, as a Markdown table. On a G
 adds the options that are not the default there, see ``docs/gpu.md``.
 """
 
-import statistics
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import rnnjax
+from benchmarks import turns
 from rnnjax import kernels, scan
 
 # batch, time, input size, hidden size
@@ -63,15 +62,7 @@ def main(sizes: list[tuple[int, ...]], rounds: int = 9):
     print("|---" * (len(traversals) + 1) + "|")
     for size in sizes:
         runs = [run for walk in traversals.values() for run in calls(walk, *size)]
-        times = [[] for _ in runs]
-        for run in runs:
-            run()
-        for _ in range(rounds):
-            for run, taken in zip(runs, times, strict=True):
-                start = time.perf_counter()
-                run()
-                taken.append(1e3 * (time.perf_counter() - start))
-        medians = [f"{statistics.median(taken):.3g}" for taken in times]
+        medians = [f"{1e3 * seconds:.3g}" for seconds in turns.medians(runs, rounds)]
         pairs = zip(medians[::2], medians[1::2], strict=True)
         cells = [" / ".join(pair) for pair in pairs]
         print(f"| {', '.join(map(str, size))} |", " | ".join(cells), "|", flush=True)

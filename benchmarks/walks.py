@@ -21,9 +21,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import itertools
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnjax
-from benchmarks import ahead_of_time, topologies
+from benchmarks import ahead_of_time, topologies, turns
 from rnnjax import scan
 
 # batch, time, units
@@ -135,14 +133,12 @@ def measured(walks: list[Walk], params: Any, xs: jax.Array, rounds: int):
 
     compiled = [programs(walk) for walk in walks]
     _agree(walks, [both(params, xs) for _, both in compiled])
-    runs = [run for pair in compiled for run in pair]
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(rounds):
-        for run, taken in zip(runs, times, strict=True):
-            start = time.perf_counter()
-            jax.block_until_ready(run(params, xs))
-            taken.append(1e3 * (time.perf_counter() - start))
-    medians = [statistics.median(taken) for taken in times]
+    calls = [
+        lambda run=run: jax.block_until_ready(run(params, xs))
+        for pair in compiled
+        for run in pair
+    ]
+    medians = [1e3 * seconds for seconds in turns.medians(calls, rounds)]
     for pair, (_, both) in zip(
         zip(medians[::2], medians[1::2], strict=True), compiled, strict=True
     ):

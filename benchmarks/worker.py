@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -36,14 +37,22 @@ def main(peer: str, threads: int) -> None:
         return
     about = module.about() if hasattr(module, "about") else ""
     versions = machine.versions(module.PACKAGES)
-    _send(channel, {"versions": versions, "about": about})
     prepared: dict[str, Prepared] = {}
+    greeting = {"versions": versions, "about": about}
+    answer(greeting, lambda asked: _answer(module, prepared, asked), channel)
+
+
+def answer(
+    greeting: Any, reply: Callable[[dict[str, Any]], Any], channel: Any = sys.stdout
+) -> None:
+    """Greet, and reply to each request until nothing more is asked."""
+    _send(channel, greeting)
     for line in sys.stdin:
-        _send(channel, _answer(module, prepared, json.loads(line)))
+        _send(channel, reply(json.loads(line)))
 
 
-def _send(channel: Any, answer: dict[str, Any]) -> None:
-    channel.write(json.dumps(answer) + "\n")
+def _send(channel: Any, said: Any) -> None:
+    channel.write(json.dumps(said) + "\n")
     channel.flush()
 
 

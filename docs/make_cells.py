@@ -168,7 +168,11 @@ def _names(cell, name) -> bool:
 
 
 def _walks(cell) -> str:
-    admitted = [f"`{name}`" for name, walk in PARALLEL.items() if _admits(cell, walk)]
+    admitted = [
+        f"`{name}`"
+        for name, walk in PARALLEL.items()
+        if admitted_by_its_walk(cell.spec.build(traversal=walk), _x(cell))
+    ]
     return f"`{_lowering(cell)}`; in parallel: {', '.join(admitted) or 'none'}"
 
 
@@ -181,14 +185,13 @@ def _lowering(cell) -> str:
     return f"{traversal.__module__.rpartition('.')[2]}.{traversal.__name__}"
 
 
-def _admits(cell, walk) -> bool:
-    """Whether a walk takes the cell, which it says while it is traced."""
-    walked = cell.spec.build(traversal=walk)
-    params = jax.eval_shape(walked.init, jax.random.key(0))
-    xs = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), _x(cell))
+def admitted_by_its_walk(cell, x) -> bool:
+    """Whether a cell's traversal takes it: the others it refuses while it is traced."""
+    params = jax.eval_shape(cell.init, jax.random.key(0))
+    xs = jax.tree.map(lambda a: jax.ShapeDtypeStruct((2, *a.shape), a.dtype), x)
 
     def unroll(params, xs):
-        return walked.unroll(params, walked.initial_carry(params), xs)
+        return cell.unroll(params, cell.initial_carry(params), xs)
 
     try:
         jax.eval_shape(unroll, params, xs)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
 
 
@@ -52,3 +54,33 @@ def compiled(primitive: Primitive) -> Callable:
             return jitted(tuple(params.items()))(*operands)
 
     return run
+
+
+def mapped_size(operands: Sequence[Any], dims: Sequence[int | None]) -> int:
+    """The size of the axis that a batching rule maps."""
+    return next(
+        operand.shape[dim]
+        for operand, dim in zip(operands, dims, strict=True)
+        if dim is not None
+    )
+
+
+def bind_each(
+    primitive: Primitive,
+    operands: Sequence[Any],
+    dims: Sequence[int | None],
+    **params: Any,
+) -> tuple[list[Any], list[int | None]]:
+    """A batching rule: one call after the other, for each member of an ensemble."""
+    mapped = {
+        i: jnp.moveaxis(operand, dim, 0)
+        for i, (operand, dim) in enumerate(zip(operands, dims, strict=True))
+        if dim is not None
+    }
+
+    def one(members):
+        every = [members.get(i, operand) for i, operand in enumerate(operands)]
+        return primitive.bind(*every, **params)
+
+    out = lax.map(one, mapped)
+    return out, [0] * len(out)

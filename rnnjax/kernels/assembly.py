@@ -637,17 +637,6 @@ def _emit(
         kind, which, offset = space[r.root]
         return (kind, which, offset + r.offset)
 
-    def out_of(n, temporaries):
-        return operand(n.out, temporaries)
-
-    def block(width, instructions):
-        nonlocal cost
-        code.extend((BLOCK, width, len(instructions)))
-        for op, out, *ins in instructions:
-            ins = [*ins, *[(NONE, 0, 0)] * (3 - len(ins))]
-            code.extend((operations.index(op), *out, *(x for i in ins for x in i)))
-        cost += width * len(instructions) * 2
-
     count = 0
 
     def emit(instruction):
@@ -655,18 +644,24 @@ def _emit(
         code.extend(instruction)
         count += 1
 
+    def block(width, instructions):
+        nonlocal cost
+        emit((BLOCK, width, len(instructions)))
+        for op, out, *ins in instructions:
+            ins = [*ins, *[(NONE, 0, 0)] * (3 - len(ins))]
+            code.extend((operations.index(op), *out, *(x for i in ins for x in i)))
+        cost += width * len(instructions) * 2
+
     for op, out, source, size in loads:
         block(size, [(op, out, source)])
-        count += 1
     for i, group in enumerate(groups):
         n = group[0]
         if n.kind == BLOCK:
             instructions, used = _block(group, space, readers, i, operand)
             most = max(most, used)
             block(n.out.size, instructions)
-            count += 1
             continue
-        out = out_of(n, {})
+        out = operand(n.out, {})
         if n.kind == PRODUCT:
             start, terms = n.details
             begin = (NONE, 0, 0) if start is None else operand(start, {})
@@ -698,7 +693,6 @@ def _emit(
         instructions.append((op, out, place))
     for width, instructions in copied.items():
         block(width, instructions)
-        count += 1
 
     header: list[int] = [
         cost,

@@ -28,6 +28,7 @@ from jax.interpreters import partial_eval as pe
 
 from rnnjax.kernels import flat
 from rnnjax.kernels.products import product_p
+from rnnjax.programs import bind_each, mapped_size
 
 
 class Loop(NamedTuple):
@@ -156,6 +157,8 @@ def make_primitive(name: str) -> Primitive:
     primitive = Primitive(name)
     primitive.multiple_results = True
 
+    # Not `rnnjax.programs.compiled`: it keeps a program for each of its params, and
+    # every loop is another one.
     def run(*operands, loop):
         with jax.disable_jit(False):
             return jax.jit(functools.partial(primitive.bind, loop=loop))(*operands)
@@ -455,15 +458,13 @@ def _fold(
     dims: Sequence[int | None],
     *,
     loop: Loop,
-) -> tuple[list[Any], list[int]]:
+) -> tuple[list[Any], list[int | None]]:
     """Fold the mapped axis into the batch, or loop where weights are mapped."""
-    size = next(
-        o.shape[dim] for o, dim in zip(operands, dims, strict=True) if dim is not None
-    )
+    size = mapped_size(operands, dims)
     mapped = [dim is not None for dim in dims[: loop.shared]]
     arrays = zip(operands, mapped, strict=False)
     if any(one and jnp.ndim(a) > 2 for a, one in arrays):
-        return _each(primitive, operands, dims, loop=loop)
+        return bind_each(primitive, operands, dims, loop=loop)
 
     def rows(a, dim):
         if dim is None:
@@ -500,28 +501,6 @@ def _fold(
     )
     out = primitive.bind(*map(placed, order), loop=loop)
     return [o.reshape(size, batch, *o.shape[1:]) for o in out], [0] * len(out)
-
-
-def _each(
-    primitive: Primitive,
-    operands: Sequence[Any],
-    dims: Sequence[int | None],
-    *,
-    loop: Loop,
-) -> tuple[list[Any], list[int]]:
-    """One loop for each member of an ensemble."""
-    mapped = {
-        i: jnp.moveaxis(a, dim, 0)
-        for i, (a, dim) in enumerate(zip(operands, dims, strict=True))
-        if dim is not None
-    }
-
-    def one(members):
-        every = [members.get(i, a) for i, a in enumerate(operands)]
-        return primitive.bind(*every, loop=loop)
-
-    out = lax.map(one, mapped)
-    return out, [0] * len(out)
 
 
 for _primitive in (loop_p, tangent_p):

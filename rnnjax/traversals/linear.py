@@ -35,15 +35,26 @@ def recurrence(solve: Solve, a: Array, b: Array, start: Array) -> Array:
     """
 
     def residual(h):
-        return h - times(a, after_zero(h))
-
-    def transposed(_, g):
-        # What h_t gives to h_{t+1} comes back from there.
-        back = after_zero(jnp.flip(a, 0)).mT
-        return jnp.flip(solve(back, jnp.flip(g, 0)), 0)
+        return h - times(a, _after_zero(h))
 
     b = b.at[0].add(times(a[0], start))
-    return lax.custom_linear_solve(residual, b, lambda _, b: solve(a, b), transposed)
+    return lax.custom_linear_solve(
+        residual, b, lambda _, b: solve(a, b), lambda _, g: back(solve, a, g)
+    )
+
+
+def back(solve: Solve, a: Array, g: Array) -> Array:
+    """The transpose of ``solve`` in b: the same walk from the last step to the first.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.traversals import linear
+    >>> a, g = jnp.full((3, 1, 1), 2.0), jnp.ones((3, 1))
+    >>> linear.back(linear.prefix, a, g)[:, 0]
+    Array([7., 3., 1.], dtype=float32)
+    """
+    # What h_t gives to h_{t+1} comes back from there.
+    given = _after_zero(jnp.flip(a, 0)).mT
+    return jnp.flip(solve(given, jnp.flip(g, 0)), 0)
 
 
 def prefix(a: Array, b: Array) -> Array:
@@ -89,14 +100,8 @@ def chunks(a: Array, b: Array, size: int) -> Array:
     return h.swapaxes(0, 1).reshape(count * size, *h.shape[2:])[:time]
 
 
-def after_zero(h: Array) -> Array:
-    """What stood one step before: zero before the first.
-
-    >>> import jax.numpy as jnp
-    >>> from rnnjax.traversals import linear
-    >>> linear.after_zero(jnp.array([1, 2, 3]))
-    Array([0, 1, 2], dtype=int32)
-    """
+def _after_zero(h: Array) -> Array:
+    """What stood one step before."""
     return jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
 
 

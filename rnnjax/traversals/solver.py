@@ -11,6 +11,7 @@ The batch is an explicit axis, and `jax.vmap` is folded into it. Coefficients th
 the same for all rows have one.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from rnnjax import meshes
-from rnnjax.programs import compiled
+from rnnjax.programs import compiled, mapped_size
 from rnnjax.traversals import linear
 
 solver_p = Primitive("linear_recurrence")
@@ -70,14 +71,8 @@ def prefix(a: Array, b: Array, *, reverse: bool) -> Array:
     >>> solver.prefix(a, b, reverse=True)[1].ravel()
     Array([7., 3., 1.], dtype=float32)
     """
-
-    def one(a, b):
-        if not reverse:
-            return linear.prefix(a, b)
-        # What h_t gives to h_{t+1} comes back from there.
-        back = linear.after_zero(jnp.flip(a, 0)).mT
-        return jnp.flip(linear.prefix(back, jnp.flip(b, 0)), 0)
-
+    walk = functools.partial(linear.back, linear.prefix)
+    one = walk if reverse else linear.prefix
     if len(a) == len(b):
         return jax.vmap(one)(a, b)
     return jax.vmap(one, (None, 0))(a[0], b)
@@ -110,11 +105,7 @@ def _transpose(cotangent: Any, a: Any, b: Any, *, reverse: bool) -> list[Any]:
 def _batch(
     operands: Sequence[Array], dims: Sequence[int | None], *, reverse: bool
 ) -> tuple[Array, int]:
-    size = next(
-        operand.shape[dim]
-        for operand, dim in zip(operands, dims, strict=True)
-        if dim is not None
-    )
+    size = mapped_size(operands, dims)
     a, b = (
         None if dim is None else jnp.moveaxis(operand, dim, 0)
         for operand, dim in zip(operands, dims, strict=True)

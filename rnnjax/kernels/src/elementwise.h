@@ -30,20 +30,10 @@ RNNJAX_INLINE Vec truth(IntVec mask) {
 
 // exp(x) to about 1e-7 relative; zero where it would be below 2.5e-38.
 RNNJAX_INLINE Vec exp(Vec x) {
-  const float magic = 12582912.0f;
-  const Vec bounded = at_least(at_most(x, 88.8f), -86.6f);
-  const Vec shifted = bounded * 1.44269504f + magic;
-  const Vec n = shifted - magic;
-  const Vec r = (bounded - n * 0.693359375f) - n * -2.12194440e-4f;
-  Vec q = splat(1.38824841e-3f);
-  q = q * r + 8.3667133e-3f;
-  q = q * r + 4.16672044e-2f;
-  q = q * r + 0.16666542f;
-  q = q * r + 0.49999997f;
-  const Vec p = (r * r) * q + r;
+  const Exponential e = exponential(at_least(at_most(x, 88.8f), -86.6f));
   // Half the power of two: the whole one of the largest results is no float.
-  const Vec half = (Vec)(((BitVec)shifted << 23) + 0x3f000000u);
-  const Vec result = 2.0f * (half * p + half);
+  const Vec half = (Vec)(e.exponent + 0x3f000000u);
+  const Vec result = 2.0f * (half * e.p + half);
   return x < -86.6f ? Vec{} : result;
 }
 

@@ -122,11 +122,16 @@ RNNJAX_INLINE Vec reciprocal(Vec x) {
 #endif
 }
 
-// exp(x) - 1 for |x| <= 88, accurate to about 1e-7 relative; NaN passes.
-//
-// x = n ln 2 + r with |r| <= ln(2) / 2. The polynomial is a minimax fit of
-// (exp(r) - 1 - r) / r^2, weighted by the relative error of the sum.
-RNNJAX_INLINE Vec expm1_bounded(Vec x) {
+// exp(x) = 2^n (p + 1) for |x| <= 89.
+struct Exponential {
+  Vec p;
+  BitVec exponent;  // n, where a float has it
+};
+
+// x = n ln 2 + r with |r| <= ln(2) / 2, and p = exp(r) - 1. The polynomial is a
+// minimax fit of (exp(r) - 1 - r) / r^2, weighted by the relative error of the
+// sum.
+RNNJAX_INLINE Exponential exponential(Vec x) {
   const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to integer
   const Vec shifted = x * 1.44269504f + magic;
   const Vec n = shifted - magic;
@@ -137,9 +142,14 @@ RNNJAX_INLINE Vec expm1_bounded(Vec x) {
   q = q * r + 4.16672044e-2f;
   q = q * r + 0.16666542f;
   q = q * r + 0.49999997f;
-  const Vec p = (r * r) * q + r;
-  const Vec scale = (Vec)(((BitVec)shifted << 23) + 0x3f800000u);
-  return scale * p + (scale - 1.0f);
+  return {(r * r) * q + r, (BitVec)shifted << 23};
+}
+
+// exp(x) - 1 for |x| <= 88, accurate to about 1e-7 relative; NaN passes.
+RNNJAX_INLINE Vec expm1_bounded(Vec x) {
+  const Exponential e = exponential(x);
+  const Vec scale = (Vec)(e.exponent + 0x3f800000u);
+  return scale * e.p + (scale - 1.0f);
 }
 
 // Comparisons with NaN are false, so each of these passes a NaN on.
