@@ -30,7 +30,8 @@ class Report(NamedTuple):
     Attributes:
       iterations: how often all steps were linearised, the last time to see that the
         states hold: an integer.
-      residual: the largest ``|h_t - step(h_{t-1})|`` over the largest ``|h|``.
+      residual: the largest ``|h_t - step(h_{t-1})|`` over the largest ``|h|``, where
+        blocks end, before the last correction.
       converged: whether the residual is within the tolerance; where it is not, the
         states are those of the sequential walk, or NaN with ``fallback=False``.
     """
@@ -299,27 +300,30 @@ def _found(
         return ~(residual <= tolerance)
 
     def unfinished(loop):
-        _, _, residual, rounds = loop
+        _, residual, rounds = loop
         # After as many rounds as there are blocks all of them are exact.
         return wrong(residual) & (rounds < min(settings.max_iterations, count + 1))
 
     def again(loop):
-        starts, _, _, rounds = loop
-        states, products = walk(starts, blocks)
-        ends, jumps = states[:-1, -1], states[:-1, -1] - starts[1:]
-        largest = jnp.abs(states).max()
+        starts, _, rounds = loop
+        ends, products = walk(starts, blocks)
+        jumps, largest = ends[:-1] - starts[1:], jnp.abs(ends).max()
         # Relative, and zero over zero is zero.
         residual = jnp.abs(jumps).max(initial=0) / jnp.where(largest > 0, largest, 1)
+        ends = ends[:-1]
         if count > 1:
             ends = _corrected(settings, products[:-1], ends, jumps)
         starts = jnp.concatenate([start[None], ends])
-        return starts, states, residual.astype(start.dtype), rounds + 1
+        return starts, residual.astype(start.dtype), rounds + 1
 
-    states = jnp.broadcast_to(start, (*at.shape, *start.shape))
+    starts = jnp.broadcast_to(start, (count, *start.shape))
     infinite = jnp.asarray(jnp.inf, start.dtype)
-    first = (states[:, 0], states, infinite, jnp.zeros((), jnp.int32))
+    first = (starts, infinite, jnp.zeros((), jnp.int32))
     first = meshes.mapped(meshes.varying(first, inputs), (start, inputs))
-    _, states, residual, rounds = lax.while_loop(unfinished, again, first)
+    starts, residual, rounds = lax.while_loop(unfinished, again, first)
+    # From the starts of one correction more than the residual tells of: where a change
+    # is handed on for long, the gradient needs it.
+    states = jax.vmap(functools.partial(_sequential, move))(starts, blocks)
     states = states.reshape(-1, *start.shape)[:time]
     report = Report(rounds, residual, ~wrong(residual))
     if not settings.fallback:
@@ -350,7 +354,7 @@ def _corrected(settings: Settings, products, ends, jumps):
 
 
 def _walked(settings: Settings, move: Move, h: Array, inputs: Any):
-    """The states in a block, and the Jacobian of the last of them."""
+    """The end of a block, and its Jacobian by the start."""
 
     def one(state, x):
         h, product = state
@@ -359,16 +363,13 @@ def _walked(settings: Settings, move: Move, h: Array, inputs: Any):
         jacobian = columns(change, h)
         if product is not None:
             jacobian = linear.times_matrix(jacobian, product)
-        return (after, jacobian), after
+        return (after, jacobian), None
 
     first, rest = (
         jax.tree.map(lambda a, s=s: a[s], inputs) for s in (0, slice(1, None))
     )
-    (h, product), state = one((h, None), first)
-    if settings.block == 1:
-        return state[None], product
-    (_, product), states = lax.scan(one, (h, product), rest)
-    return jnp.concatenate([state[None], states]), product
+    end, _ = one((h, None), first)
+    return end if settings.block == 1 else lax.scan(one, end, rest)[0]
 
 
 def _own_columns(change, h):

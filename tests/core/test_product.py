@@ -98,8 +98,10 @@ VECTORS = {
         rnnjax.stack(cell, rnnjax.dense(o, i))
     ),
     "highway": lambda cell, i, o: rnnjax.highway(cell, i, o),
+    # Two features, normalised, are 1 and -1, and their gradient is rounding alone.
     "convolved": lambda cell, i, o: rnnjax.stack(
-        rnnjax.layer_norm(i), rnnjax.causal_conv(i, 3), cell, rnnjax.rms_norm(o)
+        *(rnnjax.dense(i, 4), rnnjax.layer_norm(4), rnnjax.causal_conv(4, 3)),
+        *(rnnjax.dense(4, i), cell, rnnjax.rms_norm(o)),
     ),
     "block": lambda cell, i, o: rnnjax.residual_block(cell, i),
     "griffin": lambda cell, i, o: rnnjax.griffin_block(
