@@ -15,7 +15,12 @@ from jax.interpreters import mlir
 from rnnjax import scan
 from rnnjax.cell import Cell
 from rnnjax.checks import time_steps
-from rnnjax.kernels import assembly, loops, native
+from rnnjax.kernels import (
+    assembly,
+    loop_derivatives,  # noqa: F401 (its rules are wanted)
+    loops,
+    native,
+)
 from rnnjax.signals import gated
 
 

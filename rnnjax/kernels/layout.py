@@ -1,0 +1,164 @@
+"""Where the native engine keeps what a step reads, makes and puts out."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnjax.kernels.loops import Loop
+from rnnjax.kernels.nodes import BLOCK, LANES, PRODUCT, Node, Ref, ref_of, up
+
+# Where an operand is, as in rnnjax/kernels/src/program.h.
+NONE, STORED, NOW, NEXT, TEMPORARY, SHARED, FILLED, NUMBER, INPUT, OUTPUT = range(-1, 9)
+
+Place = tuple[int, int, int]
+"""Where an operand is, which of several there are, and from which element on."""
+
+
+class Layout(NamedTuple):
+    """Where everything is, and what has to be copied before and after a step.
+
+    Attributes:
+      space: the place of each variable; what is missing never leaves its block.
+      now: the first element of each carry.
+      loads: inputs over time that a step copies first: operation, place, source, size.
+      copies: carries and outputs that a step copies last: operation, place, source.
+      stored, carries, shared: floats of each kind of memory.
+    """
+
+    space: dict[Any, Place]
+    now: list[int]
+    loads: list[tuple[str, Place, Place, int]]
+    copies: list[tuple[str, Place, Ref]]
+    stored: int
+    carries: int
+    shared: int
+
+
+class Memory:
+    """Rows of whole vectors, one after the other."""
+
+    def __init__(self) -> None:
+        self.floats = 0
+
+    def take(self, size: int) -> int:
+        """The first element of a new row."""
+        start = self.floats
+        self.floats += up(size)
+        return start
+
+
+def lay_out(loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]) -> Layout:
+    """A place for each variable of a step whose nodes are done in this order."""
+    shared, rows, carry, xs = loop.parts(loop.step.invars)
+    nodes = list(itertools.chain.from_iterable(groups))
+    stored, carries, constants = Memory(), Memory(), Memory()
+    now = [carries.take(v.aval.size) for v in carry]
+    space = {v: (NOW, 0, at) for v, at in zip(carry, now, strict=True)}
+    copies = list(_results(loop, nodes, places, now, space))
+    reads = [r for n in nodes for r in n.ins] + [r for _, _, r in copies]
+    loads = list(_inputs(loop, nodes, xs, reads, stored, space))
+    for v in rows:
+        space[v] = (STORED, 0, stored.take(v.aval.size))
+    read = {r.root for r in reads}
+    for v in shared:
+        if v in read:
+            kind = FILLED if v.aval.size == 1 else SHARED
+            space[v] = (kind, 0, constants.take(v.aval.size))
+    _values(groups, [r for _, _, r in copies], stored, space)
+    sizes = stored.floats, carries.floats, constants.floats
+    return Layout(space, now, loads, copies, *sizes)
+
+
+def _results(
+    loop: Loop,
+    nodes: list[Node],
+    places: dict[Any, Ref],
+    now: list[int],
+    space: dict[Any, Place],
+) -> Iterator[tuple[str, Place, Ref]]:
+    """Have carries and outputs written where they are to be; the rest is copied."""
+    produced = {n.out.root for n in nodes}
+    starts = [r for n in nodes for r in n.ins if n.kind != PRODUCT]
+    starts += [
+        n.details[0] for n in nodes if n.kind == PRODUCT and n.details[0] is not None
+    ]
+    awkward = {
+        r.root for r in starts if not r.splat and (r.offset % LANES or r.size % LANES)
+    }
+
+    def whole(r):
+        made = not r.splat and r.root in produced and r.root not in space
+        return made and (r.offset, r.size) == (0, r.root.aval.size)
+
+    outvars = loop.step.outvars
+    for at, v in zip(now, outvars[: loop.carry], strict=True):
+        r = ref_of(v, places)
+        if whole(r):
+            space[r.root] = (NEXT, 0, at)
+        else:
+            yield "copy", (NEXT, 0, at), r
+    for i, v in enumerate(outvars[loop.carry :], loop.carry):
+        r = ref_of(v, places)
+        flags = v.aval.dtype == np.bool_
+        if whole(r) and r.size % LANES == 0 and not flags and r.root not in awkward:
+            space[r.root] = (OUTPUT, i, 0)
+        else:
+            yield "store_flags" if flags else "copy", (OUTPUT, i, 0), r
+
+
+def _inputs(
+    loop: Loop,
+    nodes: list[Node],
+    xs: list[Any],
+    reads: list[Ref],
+    stored: Memory,
+    space: dict[Any, Place],
+) -> Iterator[tuple[str, Place, Place, int]]:
+    """Have inputs over time read where they are, if vectors end where they end."""
+    multiplied = [r for n in nodes if n.kind == PRODUCT for r, _, _ in n.details[1]]
+    for i, v in enumerate(xs, len(loop.step.invars) - len(xs)):
+        direct = v.aval.dtype == np.float32 and all(
+            r.splat or not (v.aval.size % LANES or r.offset % LANES or r.size % LANES)
+            for r in reads
+            if r.root is v and not any(r is p for p in multiplied)
+        )
+        if direct:
+            space[v] = (INPUT, i, 0)
+        else:
+            space[v] = (STORED, 0, stored.take(v.aval.size))
+            op = "load_flags" if v.aval.dtype == np.bool_ else "load"
+            yield op, space[v], (INPUT, i, 0), v.aval.size
+
+
+def _values(
+    groups: list[list[Node]],
+    copied: list[Ref],
+    stored: Memory,
+    space: dict[Any, Place],
+) -> None:
+    """What is read in one block alone, and as it was written, is never stored."""
+    readers: dict[Any, list[tuple[int, Ref]]] = {}
+    makers: dict[Any, list[tuple[int, Node]]] = {}
+    for i, group in enumerate(groups):
+        for n in group:
+            makers.setdefault(n.out.root, []).append((i, n))
+            for r in n.ins:
+                readers.setdefault(r.root, []).append((i, r))
+    for r in copied:
+        readers.setdefault(r.root, []).append((len(groups), r))
+    for v, made in makers.items():
+        i, first = made[0]
+        inside = (
+            len(made) == 1
+            and first.kind == BLOCK
+            and all(
+                j == i and not r.splat and (r.offset, r.size) == (0, first.out.size)
+                for j, r in readers.get(v, ())
+            )
+        )
+        if v not in space and not inside:
+            # Products of several parts write whole vectors past the last one's end.
+            most = max(n.out.offset + up(n.out.size) for _, n in made)
+            space[v] = (STORED, 0, stored.take(max(v.aval.size, most)))

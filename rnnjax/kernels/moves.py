@@ -1,0 +1,144 @@
+"""What only moves elements, which is mostly no work for the native engine.
+
+A slice is another place to read, and a part of a concatenation another place to write.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from rnnjax.kernels.nodes import BLOCK, GATHER, LANES, PRODUCT, Node, Ref, Unknown
+
+# The primitives that move elements: the numbers of the elements of each result, from
+# those of the operands.
+MOVES: dict[str, Callable[..., Any]] = {
+    "reshape": lambda e, a: [a.reshape(e.outvars[0].aval.shape)],
+    "squeeze": lambda e, a: [a.reshape(e.outvars[0].aval.shape)],
+    "expand_dims": lambda e, a: [a.reshape(e.outvars[0].aval.shape)],
+    "name": lambda e, a: [a],
+    "copy": lambda e, a: [a],
+    "stop_gradient": lambda e, a: [a],
+    "optimization_barrier": lambda e, *a: list(a),
+    "broadcast_in_dim": lambda e, a: [_broadcast(e, a)],
+    "slice": lambda e, a: [a[_slices(e)]],
+    "split": lambda e, a: np.split(
+        a, np.cumsum(e.params["sizes"])[:-1], e.params["axis"]
+    ),
+    "transpose": lambda e, a: [a.transpose(e.params["permutation"])],
+    "rev": lambda e, a: [np.flip(a, e.params["dimensions"])],
+    "concatenate": lambda e, *a: [np.concatenate(a, e.params["dimension"])],
+    "stack": lambda e, *a: [np.stack(a, e.params["axis"])],
+    "pad": lambda e, a, value: [_padded(e, a, value)],
+}
+
+
+def _broadcast(eqn: Any, a: np.ndarray) -> np.ndarray:
+    shape = eqn.params["shape"]
+    there = eqn.params["broadcast_dimensions"]
+    own = [1] * len(shape)
+    for axis, size in zip(there, a.shape, strict=True):
+        own[axis] = size
+    return np.broadcast_to(a.reshape(own), shape)
+
+
+def _slices(eqn: Any) -> tuple[slice, ...]:
+    p = eqn.params
+    strides = p["strides"] or (1,) * len(p["start_indices"])
+    return tuple(map(slice, p["start_indices"], p["limit_indices"], strides))
+
+
+def _padded(eqn: Any, a: np.ndarray, value: np.ndarray) -> np.ndarray:
+    config = eqn.params["padding_config"]
+    if any(low < 0 or high < 0 or inside for low, high, inside in config):
+        raise Unknown("pad with holes")
+    return np.pad(a, [c[:2] for c in config], constant_values=value.item())
+
+
+def move(eqn: Any, ref: Callable, places: dict, nodes: list[Node]) -> None:
+    """Say where the results of an equation that only moves elements are."""
+    refs = [ref(a) for a in eqn.invars]
+    sizes = [a.aval.size for a in eqn.invars]
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(int)
+    numbers = [
+        start + np.arange(size).reshape(a.aval.shape)
+        for start, size, a in zip(starts[:-1], sizes, eqn.invars, strict=True)
+    ]
+    for v, order in zip(
+        eqn.outvars, MOVES[eqn.primitive.name](eqn, *numbers), strict=True
+    ):
+        places[v] = gathered(v, order.ravel(), refs, starts, places, nodes)
+
+
+def gathered(
+    v: Any, order: np.ndarray, refs: list[Ref], starts: Any, places: dict, nodes: Any
+) -> Ref:
+    """Where the elements ``order`` of several runs are: there, or in a new variable."""
+    if order.size == 0:
+        raise Unknown("array without elements")
+
+    def read(first, size):
+        i = int(np.searchsorted(starts, first, side="right")) - 1
+        r = refs[i]
+        if r.splat:
+            return r._replace(size=size)
+        return Ref(r.root, r.offset + int(first - starts[i]), size)
+
+    operand = np.searchsorted(starts, order, side="right")
+    splats = np.array([r.splat for r in refs])[operand - 1]
+    if (order == order[0]).all() or (splats.all() and (operand == operand[0]).all()):
+        one = read(order[0], 1)
+        return one._replace(size=order.size, splat=one.splat or order.size > 1)
+    follows = (np.diff(order) == 1) & (np.diff(operand) == 0)
+    ends = [*(np.flatnonzero(~follows) + 1), order.size]
+    first, pieces = 0, []
+    for end in ends:
+        pieces.append(read(order[first], end - first))
+        first = end
+    if len(pieces) == 1:
+        return pieces[0]
+    whole = Ref(v, 0, order.size)
+    if len(pieces) <= 16 and any(p.size > 1 for p in pieces):
+        at = 0
+        for piece in pieces:
+            if not _placed(v, at, piece, order.size, places, nodes):
+                out = Ref(v, at, piece.size)
+                nodes.append(Node(BLOCK, "copy", out, (piece,)))
+            at += piece.size
+        return whole
+    used = sorted(set((operand - 1).tolist()))
+    if len(used) > 1 or refs[used[0]].splat:
+        raise Unknown(f"mixture of {len(pieces)} pieces")
+    r = refs[used[0]]
+    index = tuple((order - starts[used[0]]).tolist())
+    nodes.append(Node(GATHER, "gather", whole, (r,), index))
+    return whole
+
+
+def _placed(
+    v: Any, at: int, piece: Ref, whole: int, places: dict, nodes: list[Node]
+) -> bool:
+    """Have a piece written where it is to be, if nothing speaks against it."""
+    root = piece.root
+    if piece.splat or piece.offset or at % LANES or isinstance(root, float):
+        return False
+    if piece.size % LANES and at + piece.size < whole:
+        return False
+    makers = [i for i, node in enumerate(nodes) if node.out.root is root]
+    if len(makers) != 1 or nodes[makers[0]].out.size != piece.size:
+        return False
+    if nodes[makers[0]].kind not in (BLOCK, PRODUCT):
+        return False
+    there = Ref(v, at, piece.size)
+
+    def moved(r):
+        if r.root is not root:
+            return r
+        return r._replace(root=v, offset=at + r.offset)
+
+    for i, node in enumerate(nodes):
+        nodes[i] = node._replace(out=moved(node.out), ins=tuple(map(moved, node.ins)))
+    for variable, r in places.items():
+        places[variable] = moved(r)
+    places[root] = there
+    return True

@@ -1,0 +1,106 @@
+"""What there is to do in a step of a loop, for the native engine: its nodes.
+
+The engine keeps each value of a step as rows of floats, padded to whole vectors, and
+flags as 0 and 1. What is done is a product with weights, or an elementwise operation in
+a *block* of others of its width, or one of a few that are rare.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.extend.core import Literal
+
+LANES = 16  # what every width is padded to: the widest vector of any machine
+
+# What a node is, as in rnnjax/kernels/src/program.h.
+BLOCK, PRODUCT, REDUCE, GATHER, CONTRACT = range(5)
+
+
+class Unknown(Exception):
+    """The engine has no such operation."""
+
+
+class Ref(NamedTuple):
+    """A run of elements of a variable; splat, one element read as any number."""
+
+    root: Any  # a variable, or a float
+    offset: int = 0
+    size: int = 1
+    splat: bool = False
+
+
+class Made(NamedTuple):
+    """A variable that the step does not have; no other one equals it."""
+
+    aval: Any
+    mark: object
+
+
+class Node(NamedTuple):
+    """One thing to do; elementwise if its kind is BLOCK."""
+
+    kind: int
+    op: Any
+    out: Ref
+    ins: tuple[Ref, ...]
+    details: tuple[Any, ...] = ()
+
+
+def ref_of(atom: Any, places: dict[Any, Ref]) -> Ref:
+    """Where an operand of an equation is."""
+    if isinstance(atom, Literal):
+        return Ref(float(atom.val), 0, np.size(atom.val), True)
+    return places[atom]
+
+
+def up(size: int) -> int:
+    """The floats of the whole vectors that hold so many."""
+    return -(-size // LANES) * LANES
+
+
+def scheduled(nodes: list[Node]) -> list[list[Node]]:
+    """Groups of nodes in order; one of several nodes is a block of one width."""
+    writers: dict[Any, list[Node]] = {}
+    for node in nodes:
+        writers.setdefault(node.out.root, []).append(node)
+
+    def before(r):
+        """The nodes that write what is read."""
+        return [
+            w
+            for w in writers.get(r.root, ())
+            if w.out.offset < r.offset + r.size and r.offset < w.out.offset + w.out.size
+        ]
+
+    done: set[int] = set()
+    waiting = list(nodes)
+    groups = []
+
+    def ready(node, block):
+        for r in node.ins:
+            for w in before(r):
+                if id(w) in done:
+                    continue
+                same = (w.out.offset, w.out.size) == (r.offset, r.size)
+                if id(w) not in block or r.splat or not same:
+                    return False
+        return True
+
+    while waiting:
+        group = next(([n] for n in waiting if n.kind != BLOCK and ready(n, ())), [])
+        if not group:
+            best: list[Node] = []
+            for width in dict.fromkeys(n.out.size for n in waiting if n.kind == BLOCK):
+                block: dict[int, Node] = {}
+                for n in waiting:
+                    if n.kind == BLOCK and n.out.size == width and ready(n, block):
+                        block[id(n)] = n
+                if len(block) > len(best):
+                    best = list(block.values())
+            group = best
+        assert group, "a step that reads what it has not made"
+        done.update(map(id, group))
+        taken = set(map(id, group))
+        waiting = [n for n in waiting if id(n) not in taken]
+        groups.append(group)
+    return groups
