@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.experimental import pallas as pl
 
-from rnnjax.kernels import cudnn, reference, shared_memory
+from rnnjax.kernels import cudnn, reference, shared_memory, steps
 from rnnjax.kernels.equations import Arrays, Equations, Program
 from rnnjax.kernels.reference import name_operands, split_residuals
 
@@ -168,20 +168,21 @@ def _forward(shared, tiled, ys, last, residuals, *, cell: Equations, time: int) 
     restart = () if reset_carry is None else _read(reset_carry)
 
     def body(t, carry):
-        before = carry if reset is None else _select(_at(reset, t), restart, carry)
-        h = before[-1].astype(w_hh.dtype)
-        u = [_dot(h, w) for w in weights]
-        if b_hn is not None:
-            u[-1] += b_hn[0].astype(jnp.float32)[None]
-        a = [zs[:, t, k].astype(jnp.float32) for k in columns]
-        saved, after = cell.activate(tuple(a), tuple(u), before)
-        y = after[-1]
-        if mask is not None:
-            valid = _at(mask, t)
-            after, y = _select(valid, after, carry), jnp.where(valid, y, 0.0)
+        def step(before):
+            h = before[-1].astype(w_hh.dtype)
+            u = [_dot(h, w) for w in weights]
+            if b_hn is not None:
+                u[-1] += b_hn[0].astype(jnp.float32)[None]
+            a = [zs[:, t, k].astype(jnp.float32) for k in columns]
+            saved, after = cell.activate(tuple(a), tuple(u), before)
+            return after, (saved, before)
+
+        after, y, found = steps.advance(
+            step, carry, _at(mask, t), _at(reset, t), restart
+        )
         ys[:, t] = y.astype(ys.dtype)
         if residuals is not None:
-            all_saved, all_before = residuals
+            (saved, before), (all_saved, all_before) = found, residuals
             for k, x in enumerate(saved):
                 all_saved[:, t, k] = x.astype(ys.dtype)
             for all_c, c in zip(all_before, before, strict=True):
@@ -200,42 +201,35 @@ def _backward(
     def body(s, state):
         t = time - 1 - s
         d_after, d_restart = state
-        d_y = d_ys[:, t].astype(jnp.float32)
-        pushed = (*d_after[:-1], d_after[-1] + d_y)
         saved = [all_saved[:, t, k].astype(jnp.float32) for k in range(cell.saved)]
         previous = tuple(c[:, t].astype(jnp.float32) for c in all_before)
-        d_a, d_u, d_before = cell.differentiate(tuple(saved), previous, pushed)
-        if mask is not None:
-            valid = _at(mask, t)
-            nothing = (jnp.zeros_like(d_y),) * len(d_u)
-            d_a, d_u = _select(valid, d_a, nothing), _select(valid, d_u, nothing)
-            d_before = _select(valid, d_before, d_after)
-        for d, part in zip((d_a, d_u), d_parts, strict=False):
+
+        def back(d_carry):
+            d_a, d_u, d_before = cell.differentiate(tuple(saved), previous, d_carry)
+            for d_k, w in zip(d_u, weights, strict=True):
+                d_h = _dot(d_k.astype(w.dtype), w)
+                d_before = (*d_before[:-1], d_before[-1] + d_h)
+            return (d_u,) if cell.joined else (d_a, d_u), d_before
+
+        d_y = d_ys[:, t].astype(jnp.float32)
+        d_before, d_restart, found = steps.retreat(
+            back, d_after, d_restart, d_y, _at(mask, t), _at(reset, t)
+        )
+        for d, part in zip(found, d_parts, strict=True):
             for k, d_k in enumerate(d):
                 part[:, t, k] = d_k.astype(part.dtype)
-        for d_k, w in zip(d_u, weights, strict=True):
-            d_h = _dot(d_k.astype(w.dtype), w)
-            d_before = (*d_before[:-1], d_before[-1] + d_h)
-        if reset is not None:
-            where = _at(reset, t)
-            if mask is not None:
-                where = where & _at(mask, t)
-            nothing = tuple(map(jnp.zeros_like, d_before))
-            from_restart = _select(where, d_before, nothing)
-            d_restart = tuple(map(jnp.add, d_restart, from_restart))
-            d_before = _select(where, nothing, d_before)
         return d_before, d_restart
 
     start = _read(d_last)
-    d_restart = () if reset is None else tuple(map(jnp.zeros_like, start))
+    d_restart = () if reset is None else steps.zeros(start)
     d_before, d_restart = lax.fori_loop(0, time, body, (start, d_restart))
     _write(d_first, d_before)
     if reset is not None:
         _write(d_reset_carry, d_restart)
 
 
-def _at(flags: Any, t: Any) -> Array:
-    return flags[:, t][:, None] != 0
+def _at(flags: Any, t: Any) -> Array | None:
+    return None if flags is None else flags[:, t][:, None] != 0
 
 
 def _read(refs: Any) -> Arrays:
@@ -245,10 +239,6 @@ def _read(refs: Any) -> Arrays:
 def _write(refs: Any, values: Arrays) -> None:
     for ref, x in zip(refs, values, strict=True):
         ref[...] = x.astype(ref.dtype)
-
-
-def _select(where: Array, one: Arrays, other: Arrays) -> Arrays:
-    return tuple(jnp.where(where, a, b) for a, b in zip(one, other, strict=True))
 
 
 # Around the kernels: arrays as a kernel wants them, and back.

@@ -1,9 +1,9 @@
 """One step forward and one step back, for every program that JAX writes.
 
-The reference scan and the TPU's kernel walk differently, over arrays or over blocks of
-them, and both do this at a step. Arrays are ``(b, units)`` in blocks of columns, and
-``product(rows, weights)`` multiplies as the program does. A flag has one column, for it
-stands beside the units. An absent one is None.
+The reference scan and the kernels for a TPU and a GPU walk differently, over arrays or
+over blocks of them, and all do this at a step. Arrays are ``(b, units)`` in blocks of
+columns, and ``product(rows, weights)`` multiplies as the program does. A flag has one
+column, for it stands beside the units. An absent one is None.
 """
 
 from collections.abc import Callable
