@@ -103,7 +103,7 @@ class _Code:
             self.cost += 2 * node.out.size
         else:
             self._emit([CONTRACT, *node.details, *out, *ins])
-            self.cost += node.out.size * node.details[9]
+            self.cost += node.out.size * node.details[9] * node.details[12]
 
     def copy(self) -> None:
         """Put carries and outputs where no node has written them."""

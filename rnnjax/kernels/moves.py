@@ -98,16 +98,20 @@ def gathered(
     if len(pieces) == 1:
         return pieces[0]
     whole = Ref(v, 0, order.size)
-    if len(pieces) <= 16 and any(p.size > 1 for p in pieces):
+    used = sorted(set((operand - 1).tolist()))
+    one = len(used) == 1 and not refs[used[0]].splat
+    if len(pieces) <= 16 and (not one or any(p.size > 1 for p in pieces)):
         at = 0
         for piece in pieces:
+            # What is a piece twice may have gone to the place of the first.
+            root, start, _, _ = places.get(piece.root, Ref(piece.root))
+            piece = piece._replace(root=root, offset=start + piece.offset)
             if not _placed(v, at, piece, order.size, places, nodes):
                 out = Ref(v, at, piece.size)
                 nodes.append(Node(BLOCK, "copy", out, (piece,)))
             at += piece.size
         return whole
-    used = sorted(set((operand - 1).tolist()))
-    if len(used) > 1 or refs[used[0]].splat:
+    if not one:
         raise Unknown(f"mixture of {len(pieces)} pieces")
     r = refs[used[0]]
     index = tuple((order - starts[used[0]]).tolist())
@@ -121,6 +125,8 @@ def _placed(
     """Have a piece written where it is to be, if nothing speaks against it."""
     root = piece.root
     if piece.splat or piece.offset or at % LANES or isinstance(root, float):
+        return False
+    if root is v:
         return False
     if piece.size % LANES and at + piece.size < whole:
         return False

@@ -54,6 +54,14 @@ def translate(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
 
         return moved
 
+    def stored(r):
+        """An element that is read as many, as many: only blocks know of the former."""
+        if not r.splat:
+            return r
+        made = Made(jax.ShapeDtypeStruct((r.size,), np.float32), object())
+        nodes.append(Node(BLOCK, "copy", Ref(made, 0, r.size), (r,)))
+        return nodes[-1].out
+
     def new(kind, op, v, ins, details=()):
         places[v] = Ref(v, 0, v.aval.size)
         nodes.append(Node(kind, op, places[v], tuple(ins), tuple(details)))
@@ -66,10 +74,12 @@ def translate(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
         if name in MOVES:
             move(eqn, ref, places, nodes)
         elif name == "dot_general":
-            _multiply(eqn, ref, set(step.invars[: loop.shared]), new)
+            _multiply(
+                eqn, lambda a: stored(ref(a)), set(step.invars[: loop.shared]), new
+            )
         elif name in ("reduce_sum", "reduce_max", "reduce_min"):
             source, sizes = _reduced(eqn, placed(eqn.invars[0]))
-            new(REDUCE, name, out, [source], sizes)
+            new(REDUCE, name, out, [stored(source)], sizes)
         elif name == "convert_element_type":
             if out.aval.dtype == np.bool_:
                 new(BLOCK, "ne", out, [ref(eqn.invars[0]), Ref(0.0, splat=True)])
@@ -146,10 +156,10 @@ def _multiply(eqn: Any, ref: Callable, shared: set[Any], new: Callable) -> None:
         for i, j in zip(ca, cb, strict=True)
     ]
     loops, sums = _merged(loops), _merged(sums)
-    if len(loops) > 3 or len(sums) > 1:
+    if len(loops) > 3 or len(sums) > 2:
         raise Unknown("dot_general over many axes")
     loops = [(1, 0, 0)] * (3 - len(loops)) + loops
-    sums = sums or [(1, 0, 0)]
+    sums = [(1, 0, 0)] * (2 - len(sums)) + sums
     factors = [ref(a), ref(b)]
     if loops[-1][1:] == (1, 0):
         factors.reverse()

@@ -1,5 +1,7 @@
 """The native engine agrees with the scan, for steps that it knows and for others."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +79,55 @@ def test_whole_vectors_and_parts_of_them(size):
     on_both(cell.step, params, cell.initial_carry(params), xs)
 
 
+@pytest.mark.parametrize("units", [16, 24])
+@pytest.mark.parametrize(
+    "make",
+    [
+        rnnjax.mlstm,
+        functools.partial(rnnjax.slstm, heads=2),
+        rnnjax.delta_net,
+        rnnjax.gated_delta_net,
+        rnnjax.gated_linear_attention,
+        rnnjax.unitary,
+    ],
+    ids=lambda make: getattr(make, "func", make).__name__,
+)
+def test_matrices_of_whole_vectors_and_of_more_than_a_strip(make, units):
+    """Those of the zoo are smaller than a vector."""
+    cell = make(3, units)
+    params = cell.init(jax.random.key(0))
+    xs = draw(1, (3, 4, 3))
+    on_both(cell.step, params, cell.initial_carry(params), xs)
+
+
+def test_one_element_for_all_of_a_matrix():
+    """More numbers than a strip holds, and the last element of several."""
+
+    def step(params, memory, x):
+        memory = 0.5 * memory + x[2] * params + x[:1]
+        return memory, memory.sum()
+
+    on_both(step, draw(0, (20, 30)), draw(1, (20, 30)), draw(2, (3, 4, 3)))
+
+
+def test_a_part_that_is_read_twice():
+    def step(params, h, x):
+        h = jnp.tanh(h + x)
+        both = jnp.concatenate([h, 2 * x, h])
+        return h, both * params
+
+    on_both(step, draw(0, 48), draw(1, 16), draw(2, (3, 4, 16)))
+
+
+def test_sums_over_two_axes():
+    def step(params, h, x):
+        gates = jnp.einsum("hi,ghij->ghj", h, params)
+        h = jnp.einsum("ghj,ghij->hi", jnp.sin(gates + x[0]), params)
+        return jnp.tanh(h), gates
+
+    on_both(step, draw(0, (3, 2, 5, 5)), draw(1, (2, 5)), draw(2, (3, 4, 1)))
+
+
 def test_it_keeps_the_laws():
     cell = rnnjax.mgu(3, 5, traversal=kernels.engine)
     rnnjax.testing.check_cell(cell, jnp.ones(3))
@@ -142,6 +193,16 @@ def test_reductions_and_products_of_values():
         return memory, (both.sum(axis=(0, 1)), jnp.flip(x), jnp.roll(turned, 1))
 
     on_both(step, draw(2, 4), draw(3, (4, 4)), draw(1, (3, 4, 5)))
+
+
+def test_one_element_multiplied_and_summed_as_many():
+    def step(params, h, x):
+        many = jnp.broadcast_to(jnp.tanh(x[1]), 5)
+        square = jnp.broadcast_to(jnp.exp(h[0]), (5, 5))
+        h = jnp.tanh(many @ params + square @ h + h)
+        return h, (many.sum(), square.max(axis=0), square @ jnp.outer(h, many))
+
+    on_both(step, draw(2, (5, 5)), draw(3, 5), draw(1, (3, 4, 2)))
 
 
 def test_what_it_does_not_know_walks_with_the_scan():

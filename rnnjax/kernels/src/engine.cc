@@ -276,6 +276,8 @@ class Engine {
             work.operation = static_cast<Operation>(*at++);
             place(work.out, it.width);
             for (Operand& in : work.in) place(in, it.width);
+            // One element for all strips of a row.
+            if (work.operation == Operation::k_splat) work.in[0].column = 0;
           }
           break;
         }
@@ -307,7 +309,7 @@ class Engine {
           break;
         case Kind::kContract:
           it.details = at;
-          at += 12;
+          at += 15;
           place(it.out);
           place(it.a);
           place(it.b);
@@ -441,13 +443,14 @@ class Engine {
 
   // out[i, j, l] = sum over k of a[...] b[...], with the strides of each: the
   // last loop is along neighbours in b, or the sum is along those of both.
+  struct Loop {
+    int64_t size, a, b;  // strides
+  };
+
   static void contract(const Instruction& it, int64_t t, int64_t rows) {
-    struct Loop {
-      int64_t size, a, b;
-    };
     const Loop* loops = reinterpret_cast<const Loop*>(it.details);
-    const Loop &outer = loops[0], &middle = loops[1], &last = loops[2],
-               &sum = loops[3];
+    const Loop &outer = loops[0], &middle = loops[1], &last = loops[2];
+    const Loop* sums = loops + 3;  // two of them
     for (int64_t r = 0; r < rows; ++r) {
       float* out = it.out.floats(t, r);
       for (int64_t i = 0; i < outer.size; ++i) {
@@ -455,11 +458,11 @@ class Engine {
           const float* a = it.a.floats(t, r) + i * outer.a + j * middle.a;
           const float* b = it.b.floats(t, r) + i * outer.b + j * middle.b;
           if (last.a == 0 && last.b == 1) {
-            combine(out, a, b, last.size, sum.size, sum.a, sum.b);
+            combine(out, a, b, last.size, sums);
             continue;
           }
           for (int64_t l = 0; l < last.size; ++l, a += last.a, b += last.b) {
-            out[l] = inner(a, b, sum.size, sum.a, sum.b);
+            out[l] = inner(a, b, sums);
           }
         }
       }
@@ -467,28 +470,35 @@ class Engine {
   }
 
   static void combine(float* out, const float* a, const float* b, int64_t size,
-                      int64_t count, int64_t a_stride, int64_t b_stride) {
+                      const Loop* sums) {
     for (int64_t c = 0; c < size; c += kLanes) {
       const int lanes = lanes_from({1, size}, c);
       Vec sum{};
-      for (int64_t k = 0; k < count; ++k) {
-        sum += splat(a[k * a_stride]) * load(b + k * b_stride + c, lanes);
+      for (int64_t i = 0; i < sums[0].size; ++i) {
+        const float* row = a + i * sums[0].a;
+        const float* column = b + i * sums[0].b + c;
+        for (int64_t k = 0; k < sums[1].size; ++k) {
+          sum +=
+              splat(row[k * sums[1].a]) * load(column + k * sums[1].b, lanes);
+        }
       }
       store(out + c, sum, lanes);
     }
   }
 
-  static float inner(const float* a, const float* b, int64_t count,
-                     int64_t a_stride, int64_t b_stride) {
-    int64_t k = 0;
-    Vec sums{};
-    if (a_stride == 1 && b_stride == 1) {
-      for (; k + kLanes <= count; k += kLanes)
-        sums += load(a + k) * load(b + k);
-    }
+  static float inner(const float* a, const float* b, const Loop* sums) {
+    const Loop& last = sums[1];
+    Vec lanes{};
     float sum = 0.0f;
-    for (int lane = 0; lane < kLanes; ++lane) sum += sums[lane];
-    for (; k < count; ++k) sum += a[k * a_stride] * b[k * b_stride];
+    for (int64_t i = 0; i < sums[0].size; ++i, a += sums[0].a, b += sums[0].b) {
+      int64_t k = 0;
+      if (last.a == 1 && last.b == 1) {
+        for (; k + kLanes <= last.size; k += kLanes)
+          lanes += load(a + k) * load(b + k);
+      }
+      for (; k < last.size; ++k) sum += a[k * last.a] * b[k * last.b];
+    }
+    for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
     return sum;
   }
 
