@@ -124,9 +124,9 @@ def _placed(
 ) -> bool:
     """Have a piece written where it is to be, if nothing speaks against it."""
     root = piece.root
-    if piece.splat or piece.offset or at % LANES or isinstance(root, float):
+    if piece.splat or isinstance(root, float) or root is v:
         return False
-    if root is v:
+    if piece.offset or at % LANES:
         return False
     if piece.size % LANES and at + piece.size < whole:
         return False

@@ -35,7 +35,7 @@ def recurrence(solve: Solve, a: Array, b: Array, start: Array) -> Array:
     """
 
     def residual(h):
-        return h - times(a, _after_zero(h))
+        return h - times(a, after_zero(h))
 
     b = b.at[0].add(times(a[0], start))
     return lax.custom_linear_solve(
@@ -53,7 +53,7 @@ def back(solve: Solve, a: Array, g: Array) -> Array:
     Array([7., 3., 1.], dtype=float32)
     """
     # What h_t gives to h_{t+1} comes back from there.
-    given = _after_zero(jnp.flip(a, 0)).mT
+    given = after_zero(jnp.flip(a, 0)).mT
     return jnp.flip(solve(given, jnp.flip(g, 0)), 0)
 
 
@@ -100,8 +100,14 @@ def chunks(a: Array, b: Array, size: int) -> Array:
     return h.swapaxes(0, 1).reshape(count * size, *h.shape[2:])[:time]
 
 
-def _after_zero(h: Array) -> Array:
-    """What stood one step before."""
+def after_zero(h: Array) -> Array:
+    """What stood one step before: zero before the first.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.traversals import linear
+    >>> linear.after_zero(jnp.array([1, 2, 3]))
+    Array([0, 1, 2], dtype=int32)
+    """
     return jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
 
 

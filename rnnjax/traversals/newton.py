@@ -253,7 +253,7 @@ def _trajectory_jvp(how, primals, tangents):
     first = pushed(d_start, jax.tree.map(lambda a: a[0], points))
 
     def residual(d_states):
-        return d_states - jax.vmap(pushed)(_later(d_states), points)
+        return d_states - jax.vmap(pushed)(linear.after_zero(d_states), points)
 
     # The derivative is that of the states however roughly these were found.
     linear_settings = settings._replace(tolerance=None, limited=False)
@@ -278,10 +278,6 @@ def _trajectory_jvp(how, primals, tangents):
         transposed,
     )
     return states, d_states
-
-
-def _later(h: Array) -> Array:
-    return jnp.concatenate([jnp.zeros_like(h[:1]), h[:-1]])
 
 
 def _found(
@@ -341,7 +337,7 @@ def _corrected(settings: Settings, products, ends, jumps):
     """The starts of all blocks but the first, for the next round."""
     products, jumps = sums.wide((1 - settings.damping) * products), sums.wide(jumps)
     steps = linear.prefix(products, jumps)
-    carried = linear.times(products, _later(steps))
+    carried = linear.times(products, linear.after_zero(steps))
     if settings.limited:
         # From a wild guess a product of many Jacobians may overflow, and a cell without
         # bounds, such as an LSTM, would stay where it is thrown. A step no longer than
