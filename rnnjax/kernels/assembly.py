@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnjax.kernels import flat
+from rnnjax.kernels.fusions import fused, joined
 from rnnjax.kernels.layout import (
     FILLED,
     NONE,
@@ -29,6 +30,7 @@ from rnnjax.kernels.nodes import (
     Node,
     Ref,
     Unknown,
+    ref_of,
     scheduled,
 )
 from rnnjax.kernels.translation import translate
@@ -58,7 +60,8 @@ def assemble(loop: Loop, operations: Sequence[str]) -> Program:
         if v.aval.dtype not in (np.float32, np.bool_):
             raise Unknown(f"array of {v.aval.dtype}")
     nodes, places = translate(loop, operations)
-    groups = scheduled(nodes)
+    results = {ref_of(v, places).root for v in step.outvars}
+    groups = fused(scheduled(joined(nodes, results)), results)
     code = _Code(loop, lay_out(loop, groups, places), operations)
     code.load()
     for group in groups:

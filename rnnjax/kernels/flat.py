@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
 from rnnjax import programs
@@ -116,6 +117,42 @@ def cut(jaxpr: Any, invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
             wanted.update(variables(eqn.invars))
     parts = {"constvars": [], "invars": list(invars), "outvars": list(outvars)}
     return jaxpr.replace(**parts, eqns=eqns[::-1])
+
+
+def without_doubles(jaxpr: Any) -> Any:
+    """A flat jaxpr that computes nothing twice.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import flat
+    >>> jaxpr, _ = flat.trace(lambda x: (1 - x) * (1 - x), [jnp.ones(2)])
+    >>> [eqn.primitive.name for eqn in flat.without_doubles(jaxpr).eqns]
+    ['sub', 'mul']
+    """
+    first: dict[Any, Any] = {}
+    known: dict[Any, list[Any]] = {}
+    eqns = []
+
+    def renamed(atoms):
+        return [a if isinstance(a, Literal) else first.get(a, a) for a in atoms]
+
+    def alike(atom):
+        if not isinstance(atom, Literal):
+            return atom
+        value = np.asarray(atom.val)
+        return value.tobytes(), value.dtype, value.shape
+
+    for eqn in jaxpr.eqns:
+        eqn = eqn.replace(invars=renamed(eqn.invars))
+        operands = tuple(map(alike, eqn.invars))
+        if eqn.primitive.name in ("add", "add_any", "mul"):
+            operands = frozenset(operands)
+        key = eqn.primitive, str(sorted(eqn.params.items())), operands
+        if key in known and not eqn.effects:
+            first.update(zip(eqn.outvars, known[key], strict=True))
+        else:
+            known[key] = eqn.outvars
+            eqns.append(eqn)
+    return jaxpr.replace(eqns=eqns, outvars=renamed(jaxpr.outvars))
 
 
 class Hoisted(NamedTuple):

@@ -79,6 +79,9 @@ def translate(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
             )
         elif name in ("reduce_sum", "reduce_max", "reduce_min"):
             source, sizes = _reduced(eqn, placed(eqn.invars[0]))
+            if sizes[1] == 1:
+                places[out] = source
+                continue
             new(REDUCE, name, out, [stored(source)], sizes)
         elif name == "convert_element_type":
             if out.aval.dtype == np.bool_:
@@ -93,7 +96,7 @@ def translate(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
             spread = functools.partial(np.broadcast_to, shape=shape)
             ins = [placed(a)(spread, shape) for a in eqn.invars]
             _elementwise(eqn, ins, new)
-    return _joined(nodes, step), places
+    return nodes, places
 
 
 def _elementwise(eqn: Any, ins: list[Ref], new: Callable) -> None:
@@ -185,67 +188,3 @@ def _merged(loops: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
                 continue
         merged.append((size, sa, sb))
     return merged
-
-
-def _joined(nodes: list[Node], step: Any) -> list[Node]:
-    """Sums of products, and of a product and what is there, as one product."""
-    reads: dict[Any, int] = {}
-    for node in nodes:
-        for r in node.ins:
-            reads[r.root] = reads.get(r.root, 0) + 1
-    results = {id(v) for v in step.outvars}
-    made: dict[Any, Node] = {}
-    left = []
-    for node in nodes:
-        if node.kind == PRODUCT:
-            terms = ((node.ins[0], node.ins[1], node.details),)
-            node = node._replace(ins=(), details=(None, terms))
-        elif node.kind == BLOCK and node.op == "add":
-            parts = [
-                made.get(r.root)
-                if reads[r.root] == 1 and id(r.root) not in results
-                else None
-                for r in node.ins
-            ]
-            parts = [
-                p if p is not None and p.out == r else None
-                for p, r in zip(parts, node.ins, strict=True)
-            ]
-            joined = _sum(node, parts)
-            if joined is not None:
-                for p in parts:
-                    if p is not None and p in left and p.out.root in joined[1]:
-                        left.remove(p)
-                node = joined[0]
-        if node.kind == PRODUCT:
-            made[node.out.root] = node
-        left.append(node)
-    return [_with_reads(node) for node in left]
-
-
-def _sum(node: Node, parts: list[Node | None]) -> tuple[Node, set[Any]] | None:
-    present = [p for p in parts if p is not None]
-    if not present:
-        return None
-    if len(present) == 2:
-        starts = [p.details[0] for p in present if p.details[0] is not None]
-        if len(starts) < 2:
-            terms = present[0].details[1] + present[1].details[1]
-            start = starts[0] if starts else None
-            roots = {p.out.root for p in present}
-            return Node(PRODUCT, "sum", node.out, (), (start, terms)), roots
-        present = present[:1]
-    product = present[0]
-    other = node.ins[1] if product is parts[0] else node.ins[0]
-    if product.details[0] is not None or other.splat:
-        return None
-    details = (other, product.details[1])
-    return Node(PRODUCT, "sum", node.out, (), details), {product.out.root}
-
-
-def _with_reads(node: Node) -> Node:
-    if node.kind != PRODUCT:
-        return node
-    start, terms = node.details
-    ins = [r for r, _, _ in terms] + ([] if start is None else [start])
-    return node._replace(ins=tuple(ins))

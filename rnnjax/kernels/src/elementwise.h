@@ -189,82 +189,95 @@ inline Vec power(Vec x, int exponent) {
   return exponent < 0 ? 1.0f / result : result;
 }
 
+inline void power(Strip strip, At out, At a, At exponent) {
+  const int n = static_cast<int>(*exponent(0, 0));
+  map(strip, [=](Vec x) { return power(x, n); }, out, a);
+}
+
+RNNJAX_INLINE Vec clamp(Vec low, Vec x, Vec high) {
+  const Vec risen = x < low ? low : x;
+  return risen > high ? high : risen;
+}
+
+// What an operation does to a strip: its operands are the result, then what it
+// reads.
+using Apply = void (*)(Strip, const At*);
+
 // Comparisons with NaN are false; `max` and `min` are NaN if either is.
-inline void apply(Operation operation, Strip strip, At out, At a, At b, At d) {
+inline Apply applied(Operation operation) {
   switch (operation) {
-#define RNNJAX_UNARY(name, expression) \
-  case Operation::k_##name:            \
-    return map(strip, [](Vec x) RNNJAX_LAMBDA { return expression; }, out, a);
-#define RNNJAX_BINARY(name, expression)                                       \
-  case Operation::k_##name:                                                   \
-    return map(                                                               \
-        strip, [](Vec x, Vec y) RNNJAX_LAMBDA { return expression; }, out, a, \
-        b);
 #define RNNJAX_LAMBDA __attribute__((always_inline))
-    case Operation::k_copy: return copy(strip, out, a);
-    case Operation::k_load: return load(strip, out, a);
-    case Operation::k_load_flags: return load_flags(strip, out, a);
-    case Operation::k_store_flags: return store_flags(strip, out, a);
-    case Operation::k_splat: return spread(strip, out, a);
-    case Operation::k_power: {
-      const int exponent = static_cast<int>(*b(0, 0));
-      return map(strip, [=](Vec x) { return power(x, exponent); }, out, a);
-    }
-      RNNJAX_BINARY(add, x + y)
-      RNNJAX_BINARY(sub, x - y)
-      RNNJAX_BINARY(mul, x * y)
-      RNNJAX_BINARY(div, x / y)
-      RNNJAX_BINARY(max, ((x > y) | (x != x)) ? x : y)
-      RNNJAX_BINARY(min, ((x < y) | (x != x)) ? x : y)
-      RNNJAX_BINARY(rem, by_lane(x, y, [](float v, float w) {
-                      return __builtin_fmodf(v, w);
-                    }))
-      RNNJAX_BINARY(pow, by_lane(x, y, [](float v, float w) {
-                      return __builtin_powf(v, w);
-                    }))
-      RNNJAX_UNARY(neg, -x)
-      RNNJAX_UNARY(abs, abs(x))
-      RNNJAX_UNARY(sign, x > 0.0f ? splat(1.0f) : x < 0.0f ? splat(-1.0f) : x)
-      RNNJAX_UNARY(floor,
-                   by_lane(x, [](float v) { return __builtin_floorf(v); }))
-      RNNJAX_UNARY(exp, exp(x))
-      RNNJAX_UNARY(exp2, by_lane(x, [](float v) { return __builtin_exp2f(v); }))
-      RNNJAX_UNARY(expm1, expm1(x))
-      RNNJAX_UNARY(log, log(x))
-      RNNJAX_UNARY(log1p, log1p(x))
-      RNNJAX_UNARY(tanh, tanh(x))
-      RNNJAX_UNARY(logistic, sigmoid(x))
-      RNNJAX_UNARY(sqrt, sqrt(x))
-      RNNJAX_UNARY(rsqrt, 1.0f / sqrt(x))
-      RNNJAX_UNARY(sin, by_lane(x, [](float v) { return __builtin_sinf(v); }))
-      RNNJAX_UNARY(cos, by_lane(x, [](float v) { return __builtin_cosf(v); }))
-      RNNJAX_UNARY(erf, by_lane(x, [](float v) { return __builtin_erff(v); }))
-      RNNJAX_BINARY(eq, truth(x == y))
-      RNNJAX_BINARY(ne, truth(x != y))
-      RNNJAX_BINARY(lt, truth(x < y))
-      RNNJAX_BINARY(le, truth(x <= y))
-      RNNJAX_BINARY(gt, truth(x > y))
-      RNNJAX_BINARY(ge, truth(x >= y))
-      RNNJAX_UNARY(not, 1.0f - x)
-      RNNJAX_UNARY(is_finite, truth(abs(x) < __builtin_inff()))
-    case Operation::k_select_n:
-      return map(
-          strip,
-          [](Vec which, Vec x, Vec y)
-              RNNJAX_LAMBDA { return which != 0.0f ? y : x; },
-          out, a, b, d);
-    case Operation::k_clamp:
-      return map(
-          strip,
-          [](Vec low, Vec x, Vec high) RNNJAX_LAMBDA {
-            const Vec risen = x < low ? low : x;
-            return risen > high ? high : risen;
-          },
-          out, a, b, d);
+#define RNNJAX_CASE(name, statement) \
+  case Operation::k_##name: return [](Strip strip, const At* at) { statement; };
+#define RNNJAX_UNARY(name, expression)                                         \
+  RNNJAX_CASE(name, map(                                                       \
+                        strip, [](Vec x) RNNJAX_LAMBDA { return expression; }, \
+                        at[0], at[1]))
+#define RNNJAX_BINARY(name, expression)                                       \
+  RNNJAX_CASE(                                                                \
+      name, map(                                                              \
+                strip, [](Vec x, Vec y) RNNJAX_LAMBDA { return expression; }, \
+                at[0], at[1], at[2]))
+#define RNNJAX_TERNARY(name, expression)                                       \
+  RNNJAX_CASE(                                                                 \
+      name,                                                                    \
+      map(                                                                     \
+          strip, [](Vec x, Vec y, Vec z) RNNJAX_LAMBDA { return expression; }, \
+          at[0], at[1], at[2], at[3]))
+    RNNJAX_CASE(copy, copy(strip, at[0], at[1]))
+    RNNJAX_CASE(load, load(strip, at[0], at[1]))
+    RNNJAX_CASE(load_flags, load_flags(strip, at[0], at[1]))
+    RNNJAX_CASE(store_flags, store_flags(strip, at[0], at[1]))
+    RNNJAX_CASE(splat, spread(strip, at[0], at[1]))
+    RNNJAX_CASE(power, power(strip, at[0], at[1], at[2]))
+    RNNJAX_TERNARY(multiply_add, x * y + z)
+    RNNJAX_TERNARY(multiply_subtract, x * y - z)
+    RNNJAX_TERNARY(subtract_product, z - x * y)
+    RNNJAX_BINARY(add, x + y)
+    RNNJAX_BINARY(sub, x - y)
+    RNNJAX_BINARY(mul, x * y)
+    RNNJAX_BINARY(div, x / y)
+    RNNJAX_BINARY(max, ((x > y) | (x != x)) ? x : y)
+    RNNJAX_BINARY(min, ((x < y) | (x != x)) ? x : y)
+    RNNJAX_BINARY(rem, by_lane(x, y, [](float v, float w) {
+                    return __builtin_fmodf(v, w);
+                  }))
+    RNNJAX_BINARY(pow, by_lane(x, y, [](float v, float w) {
+                    return __builtin_powf(v, w);
+                  }))
+    RNNJAX_UNARY(neg, -x)
+    RNNJAX_UNARY(abs, abs(x))
+    RNNJAX_UNARY(sign, x > 0.0f ? splat(1.0f) : x < 0.0f ? splat(-1.0f) : x)
+    RNNJAX_UNARY(floor, by_lane(x, [](float v) { return __builtin_floorf(v); }))
+    RNNJAX_UNARY(exp, exp(x))
+    RNNJAX_UNARY(exp2, by_lane(x, [](float v) { return __builtin_exp2f(v); }))
+    RNNJAX_UNARY(expm1, expm1(x))
+    RNNJAX_UNARY(log, log(x))
+    RNNJAX_UNARY(log1p, log1p(x))
+    RNNJAX_UNARY(tanh, tanh(x))
+    RNNJAX_UNARY(logistic, sigmoid(x))
+    RNNJAX_UNARY(sqrt, sqrt(x))
+    RNNJAX_UNARY(rsqrt, 1.0f / sqrt(x))
+    RNNJAX_UNARY(sin, by_lane(x, [](float v) { return __builtin_sinf(v); }))
+    RNNJAX_UNARY(cos, by_lane(x, [](float v) { return __builtin_cosf(v); }))
+    RNNJAX_UNARY(erf, by_lane(x, [](float v) { return __builtin_erff(v); }))
+    RNNJAX_BINARY(eq, truth(x == y))
+    RNNJAX_BINARY(ne, truth(x != y))
+    RNNJAX_BINARY(lt, truth(x < y))
+    RNNJAX_BINARY(le, truth(x <= y))
+    RNNJAX_BINARY(gt, truth(x > y))
+    RNNJAX_BINARY(ge, truth(x >= y))
+    RNNJAX_UNARY(not, 1.0f - x)
+    RNNJAX_UNARY(is_finite, truth(abs(x) < __builtin_inff()))
+    RNNJAX_TERNARY(select_n, x != 0.0f ? z : y)
+    RNNJAX_TERNARY(clamp, clamp(x, y, z))
 #undef RNNJAX_LAMBDA
-#undef RNNJAX_BINARY
+#undef RNNJAX_CASE
 #undef RNNJAX_UNARY
+#undef RNNJAX_BINARY
+#undef RNNJAX_TERNARY
   }
+  return nullptr;
 }
 
 }  // namespace rnnjax::RNNJAX_ISA

@@ -1,6 +1,8 @@
 // The native engine of any step: it walks through time with a program. Like
 // kernels.cc, this file is compiled once for each instruction set.
 
+#include <algorithm>
+
 #include "elementwise.h"
 #include "memory.h"
 #include "panel.h"
@@ -8,10 +10,10 @@
 
 namespace rnnjax::RNNJAX_ISA {
 
-// A strip of a block is at most this wide, and as high as fits into its
-// temporaries: an operation is then some twenty vectors for one decision.
-inline constexpr int64_t kStripWidth = 128;
-inline constexpr int64_t kStripSize = 256;
+// A strip of a block is as wide as its rows, up to this, and as high as fits:
+// an operation is then some sixty vectors for one decision, and its temporaries
+// stay in the first-level cache.
+inline constexpr int64_t kStripSize = 1024;
 
 // Rows that are walked at the same time keep their values in the second-level
 // cache, together with weights of the usual sizes.
@@ -126,8 +128,9 @@ class Engine {
   };
 
   struct Work {
-    Operation operation;
-    Operand out, in[3];
+    Apply apply;
+    bool even;  // the rows of a strip may be read and written as one
+    Operand operands[4];
   };
 
   struct Factor {
@@ -273,11 +276,15 @@ class Engine {
           if (fresh) it.works = take<Work>(host_, it.count);
           for (int64_t j = 0; j < it.count; ++j) {
             Work& work = it.works[j];
-            work.operation = static_cast<Operation>(*at++);
-            place(work.out, it.width);
-            for (Operand& in : work.in) place(in, it.width);
+            const auto operation = static_cast<Operation>(*at++);
+            work.apply = applied(operation);
+            for (Operand& operand : work.operands) place(operand, it.width);
             // One element for all strips of a row.
-            if (work.operation == Operation::k_splat) work.in[0].column = 0;
+            if (operation == Operation::k_splat) work.operands[1].column = 0;
+            work.even = std::all_of(work.operands, work.operands + 4,
+                                    [](const Operand& o) {
+                                      return o.local || !(o.row | o.column);
+                                    });
           }
           break;
         }
@@ -320,7 +327,7 @@ class Engine {
 
   static int64_t strip_width(int64_t width) {
     const int64_t whole = blocks_of(width) * kLanes;
-    return whole < kStripWidth ? whole : kStripWidth;
+    return whole < kStripSize ? whole : kStripSize;
   }
 
   // ---- one instruction at one time, for all of these rows -------------------
@@ -341,10 +348,14 @@ class Engine {
       for (int64_t c = 0; c < it.width; c += wide) {
         const Strip strip{rows - r < high ? rows - r : high,
                           it.width - c < wide ? it.width - c : wide};
+        const bool whole = blocks_of(strip.width) * kLanes == wide;
+        const Strip as_one{1, strip.rows * wide};
         for (int64_t i = 0; i < it.count; ++i) {
           const Work& w = it.works[i];
-          apply(w.operation, strip, w.out.at(t, r, c), w.in[0].at(t, r, c),
-                w.in[1].at(t, r, c), w.in[2].at(t, r, c));
+          const At at[4] = {
+              w.operands[0].at(t, r, c), w.operands[1].at(t, r, c),
+              w.operands[2].at(t, r, c), w.operands[3].at(t, r, c)};
+          w.apply(whole && w.even ? as_one : strip, at);
         }
       }
     }
@@ -355,29 +366,74 @@ class Engine {
     const Cut cut(it.width, kVectors);
     for (int64_t panel = 0; panel < cut.panels; ++panel) {
       with_width<kVectors>(cut.width(panel), [&](auto width) {
-        constexpr int V = decltype(width)::value;
-        const int64_t column = cut.first(panel) * kLanes;
         for_row_blocks(rows, [&](auto count, int64_t r) {
-          constexpr int R = decltype(count)::value;
-          Vec sums[R][V] = {};
-          const float* from[R];
-          float* to[R];
-          for (int i = 0; i < R; ++i) to[i] = it.out.floats(t, r + i) + column;
-          if (it.a.start != nullptr) {
-            for (int i = 0; i < R; ++i)
-              from[i] = it.a.floats(t, r + i) + column;
-            load_sums(sums, from);
-          }
-          for (int64_t j = 0; j < it.count; ++j) {
-            const Factor& factor = it.factors[j];
-            for (int i = 0; i < R; ++i) from[i] = factor.a.floats(t, r + i);
-            accumulate<0, V>(sums, from, factor.packed + column * factor.k,
-                             factor.k);
-          }
-          store_sums(sums, to);
+          product<decltype(count)::value, decltype(width)::value>(
+              it, t, r, cut.first(panel) * kLanes);
         });
       });
     }
+  }
+
+  // What one factor of R rows is, next to the columns of a panel.
+  template <int R>
+  struct Multiplied {
+    const float* rows[R];
+    const float* packed;
+    int64_t k;
+  };
+
+  // Factors of a product that are added up in registers.
+  static constexpr int64_t kFactors = 4;
+
+  template <int R, int V>
+  static void product(const Instruction& it, int64_t t, int64_t r,
+                      int64_t column) {
+    const float* start[R];
+    float* to[R];
+    for (int i = 0; i < R; ++i) {
+      to[i] = it.out.floats(t, r + i) + column;
+      start[i] = it.a.floats(t, r + i) + column;
+    }
+    for (int64_t first = 0; first < it.count; first += kFactors) {
+      const int64_t count = std::min(kFactors, it.count - first);
+      Multiplied<R> factors[kFactors];
+      for (int64_t j = 0; j < count; ++j) {
+        const Factor& factor = it.factors[first + j];
+        for (int i = 0; i < R; ++i) {
+          factors[j].rows[i] = factor.a.floats(t, r + i);
+        }
+        factors[j].packed = factor.packed + column * factor.k;
+        factors[j].k = factor.k;
+      }
+      if (first > 0) {
+        multiply<R, V, true>(to, factors, count, to);
+      } else if (it.a.start != nullptr) {
+        multiply<R, V, true>(start, factors, count, to);
+      } else {
+        multiply<R, V, false>(start, factors, count, to);
+      }
+    }
+  }
+
+  // A function of its own, so that all registers are the sums' and the
+  // weights'.
+  template <int R, int V, bool kStart>
+  __attribute__((noinline)) static void multiply(const float* const* start,
+                                                 const Multiplied<R>* factors,
+                                                 int64_t count,
+                                                 float* const* to) {
+    Vec sums[R][V] = {};
+    if constexpr (kStart) {
+      const float* from[R];
+      for (int i = 0; i < R; ++i) from[i] = start[i];
+      load_sums(sums, from);
+    }
+    for (const Multiplied<R>* f = factors; f < factors + count; ++f) {
+      accumulate<0, V>(sums, f->rows, f->packed, f->k);
+    }
+    float* outputs[R];
+    for (int i = 0; i < R; ++i) outputs[i] = to[i];
+    store_sums(sums, outputs);
   }
 
   // (outer, n, inner) -> (outer, inner) of each row.
@@ -427,10 +483,18 @@ class Engine {
     Vec sums = splat(start);
     int64_t k = 0;
     for (; k + kLanes <= n; k += kLanes) sums = f(sums, load(a + k));
-    float sum = start;
-    for (int lane = 0; lane < kLanes; ++lane) sum = f(sum, sums[lane]);
+    float sum = across(sums, f);
     for (; k < n; ++k) sum = f(sum, a[k]);
     return sum;
+  }
+
+  // Halves of a vector, and their halves, until one number is left.
+  template <class F>
+  static RNNJAX_INLINE float across(Vec lanes, const F& f) {
+    for (int half = kLanes / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) lanes[i] = f(lanes[i], lanes[i + half]);
+    }
+    return lanes[0];
   }
 
   static void gather(const Instruction& it, int64_t t, int64_t rows) {
@@ -498,8 +562,7 @@ class Engine {
       }
       for (; k < last.size; ++k) sum += a[k * last.a] * b[k * last.b];
     }
-    for (int lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-    return sum;
+    return sum + across(lanes, [](float x, float y) { return x + y; });
   }
 
   const LoopCall& call_;

@@ -1,0 +1,121 @@
+"""What the native engine does at once: several nodes that become one.
+
+Sums of products and a bias are one product, whose sum stays in registers. In a block a
+multiplication and the sum that reads it are one operation.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Set
+from typing import Any
+
+from rnnjax.kernels.nodes import BLOCK, PRODUCT, Node, Ref
+
+
+def _reads(nodes: Iterable[Node]) -> Counter:
+    """How often each variable is read."""
+    return Counter(r.root for node in nodes for r in node.ins)
+
+
+def joined(nodes: list[Node], results: Set[Any]) -> list[Node]:
+    """Sums of products, and of a product and what is there, as one product.
+
+    Args:
+      nodes: of a step.
+      results: the variables that are read by more than nodes.
+    """
+    reads = _reads(nodes)
+    made: dict[Any, Node] = {}
+    left = []
+
+    def part(r):
+        """The product that an operand is, if nothing else reads it."""
+        product = made.get(r.root)
+        alone = reads[r.root] == 1 and r.root not in results
+        return product if product and alone and product.out == r else None
+
+    for node in nodes:
+        if node.kind == PRODUCT:
+            terms = ((node.ins[0], node.ins[1], node.details),)
+            node = node._replace(ins=(), details=(None, terms))
+        elif node.kind == BLOCK and node.op == "add":
+            parts = [part(r) for r in node.ins]
+            found = _sum(node, parts)
+            if found is not None:
+                node, roots = found
+                left = [n for n in left if n.out.root not in roots]
+        if node.kind == PRODUCT:
+            made[node.out.root] = node
+        left.append(node)
+    return [_with_reads(node) for node in left]
+
+
+def _sum(node: Node, parts: list[Node | None]) -> tuple[Node, set[Any]] | None:
+    present = [p for p in parts if p is not None]
+    if not present:
+        return None
+    if len(present) == 2:
+        starts = [p.details[0] for p in present if p.details[0] is not None]
+        if len(starts) < 2:
+            terms = present[0].details[1] + present[1].details[1]
+            start = starts[0] if starts else None
+            roots = {p.out.root for p in present}
+            return Node(PRODUCT, "sum", node.out, (), (start, terms)), roots
+        present = present[:1]
+    product = present[0]
+    other = node.ins[1] if product is parts[0] else node.ins[0]
+    if product.details[0] is not None or other.splat:
+        return None
+    details = (other, product.details[1])
+    return Node(PRODUCT, "sum", node.out, (), details), {product.out.root}
+
+
+def _with_reads(node: Node) -> Node:
+    if node.kind != PRODUCT:
+        return node
+    start, terms = node.details
+    ins = [r for r, _, _ in terms] + ([] if start is None else [start])
+    return node._replace(ins=tuple(ins))
+
+
+def fused(groups: list[list[Node]], results: Set[Any]) -> list[list[Node]]:
+    """Blocks with fewer operations: ``a b + c``, and ``a - b`` for ``a + (-b)``."""
+    reads = _reads(node for group in groups for node in group)
+    single = Counter(node.out.root for group in groups for node in group)
+    once = {v for v in reads if reads[v] == single[v] == 1} - results
+    for fuse in (_difference, _with_product):
+        groups = [_within(group, once, fuse) for group in groups]
+    return groups
+
+
+def _within(group: list[Node], once: Set[Any], fuse: Any) -> list[Node]:
+    """A block in which nodes have become one with the last maker of an operand."""
+    place = {node.out: i for i, node in enumerate(group)}
+    left: list[Node | None] = list(group)
+    for i, node in enumerate(group):
+        makers = {
+            place[r]: at
+            for at, r in enumerate(node.ins)
+            if r in place and r.root in once
+        }
+        for j in sorted(makers, reverse=True):
+            other = node.ins[1 - makers[j]] if len(node.ins) == 2 else None
+            made = left[j]
+            whole = fuse(node, made, makers[j], other) if made and other else None
+            if whole is not None:
+                left[i], left[j] = whole, None
+                break
+    return [node for node in left if node is not None]
+
+
+def _difference(node: Node, made: Node, at: int, other: Ref) -> Node | None:
+    if node.op != "add" or made.op != "neg":
+        return None
+    return node._replace(op="sub", ins=(other, *made.ins))
+
+
+def _with_product(node: Node, made: Node, at: int, other: Ref) -> Node | None:
+    if made.op != "mul" or node.op not in ("add", "sub"):
+        return None
+    names = {"add": ("multiply_add",) * 2}
+    names["sub"] = ("multiply_subtract", "subtract_product")
+    return node._replace(op=names[node.op][at], ins=(*made.ins, other))
