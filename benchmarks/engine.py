@@ -1,11 +1,16 @@
-"""The native engine beside `scan.default` and beside the LSTM's own kernel.
+"""The native engine beside `scan.default`, and beside the LSTM's own kernel.
 
 ``python -m benchmarks.engine`` prints milliseconds and ratios, forward and with
-backward, of an LSTM and of other cells in float32. What is compared runs in turns, so
-that other work on the machine meets all of it.
+backward, of all cells in float32, and at the end of each cell the geometric means of
+its ratios. What is compared runs in turns, so that other work on the machine meets all
+of it. ``--cells mgu,ltc --workloads A,D`` chooses; ``--quick`` takes small sizes, to
+see that all runs.
 """
 
-import sys
+import argparse
+import functools
+import statistics
+import time
 
 import jax
 import jax.numpy as jnp
@@ -14,37 +19,109 @@ import rnnjax
 from benchmarks import turns
 from rnnjax import kernels, scan
 
-# Batch, steps, inputs and units; --quick takes the first.
-SIZES = [
-    (16, 200, 16, 64),
-    (128, 28, 28, 128),
-    (64, 100, 128, 256),
-    (1, 1000, 64, 64),
-    (16, 1000, 16, 64),
-]
-CELLS = {
-    "lstm": rnnjax.lstm,
-    "mgu": rnnjax.mgu,
-    "layer_norm_gru": rnnjax.layer_norm_gru,
-    "ugrnn": rnnjax.ugrnn,
-    "indrnn": rnnjax.indrnn,
-    "min_gru": rnnjax.min_gru,
+# Batch, steps, inputs and units, as in `benchmarks.compare`.
+WORKLOADS = {
+    "A": (1, 1000, 64, 64),
+    "B": (128, 10, 1, 30),
+    "C": (16, 1000, 16, 64),
+    "D": (128, 28, 28, 128),
+    "E": (20, 35, 200, 200),
+    "F": (64, 100, 128, 256),
+    "G": (32, 100, 512, 512),
+}
+QUICK = (2, 5, 4, 4)
+
+# What both times of a call are to take, at most and about.
+SECONDS = 1.0
+
+
+@rnnjax.constructor
+def leaky(input_size, hidden_size, *, traversal=scan.default):
+    """The cell of twelve lines in the documentation of own cells."""
+
+    def init(key):
+        return rnnjax.initializers.recurrent_weights(key, input_size, hidden_size, 1)
+
+    return rnnjax.recurrence(
+        init,
+        lambda params: jnp.zeros(hidden_size),
+        lambda params, x: x @ params[0],
+        lambda params, h, z: (h := 0.9 * h + 0.1 * jnp.tanh(z + h @ params[1]),) * 2,
+        traversal=traversal,
+        input_shape=(input_size,),
+    )
+
+
+# Cells of an input and a hidden size, with what else they ask for.
+BY_NAME = {
+    "lstm": {},
+    "gru": {},
+    "elman": {},
+    "full_lstm": {"peepholes": True, "projection_size": 32},
+    "layer_norm_elman": {},
+    "layer_norm_gru": {},
+    "mgu": {},
+    "ugrnn": {},
+    "indrnn": {},
+    "indy_lstm": {},
+    "indy_gru": {},
+    "sru": {},
+    "nas": {},
+    "phased_lstm": {},
+    "glstm": {"groups": 1},
+    "grid_lstm": {"layers": 2},
+    "min_gru": {},
+    "min_lstm": {},
+    "lru": {},
+    "s5": {},
+    "slstm": {},
+    "mlstm": {"heads": 4},
+    "gated_linear_attention": {"heads": 4},
+    "delta_net": {"heads": 4},
+    "gated_delta_net": {"heads": 4},
+    "cornn": {},
+    "antisymmetric_rnn": {},
+    "lipschitz_rnn": {},
+    "lem": {},
+    "echo_state": {},
+    "leaky_rnn": {},
+    "dale_rnn": {},
+    "low_rank_rnn": {"rank": 4},
+    "cfc": {},
+    "ltc": {},
+    "unitary": {},
+}
+# Those whose inputs are as wide as they are.
+OF_ONE_SIZE = ("intersection_rnn", "rg_lru", "s4d", "selective_ssm")
+# Those that take the time since the last step beside an input.
+TIMED = ("phased_lstm", "cfc", "ltc")
+
+CELLS = {"leaky": leaky} | {
+    name: functools.partial(getattr(rnnjax, name), **arguments)
+    for name, arguments in (BY_NAME | {key: {} for key in OF_ONE_SIZE}).items()
 }
 
 
-def runs(make, traversal, size):
+def runs(name, traversal, size):
     """The compiled forward pass and gradient of a cell, as calls."""
     batch, time_steps, inputs, units = size
-    cell = make(inputs, units, traversal=traversal)
+    if name in OF_ONE_SIZE:
+        inputs = units
+        cell = CELLS[name](units, traversal=traversal)
+    else:
+        cell = CELLS[name](inputs, units, traversal=traversal)
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (batch, time_steps, inputs))
+    if name in TIMED:
+        xs = xs, jnp.ones((batch, time_steps))
 
     def forward(params, xs):
         carry = cell.initial_carry(params)
         return jax.vmap(lambda xs: cell.unroll(params, carry, xs)[1])(xs)
 
     def loss(params, xs):
-        return jnp.square(forward(params, xs)).sum()
+        ys = jax.tree.leaves(forward(params, xs))
+        return sum(jnp.square(y).sum() for y in ys)
 
     return [
         lambda f=f: jax.block_until_ready(f(params, xs))
@@ -52,39 +129,60 @@ def runs(make, traversal, size):
     ]
 
 
-def rows(quick):
-    """Each row: cell, size, times of the engine and the other, their ratios."""
-    for size in SIZES[: 1 if quick else None]:
-        for name, make in CELLS.items():
-            others = {"scan": scan.default}
-            if name == "lstm":
-                others["kernel"] = kernels.lstm
-            walks = {"engine": kernels.engine, **others}
-            made = {walk: runs(make, walks[walk], size) for walk in walks}
-            cost = size[0] * size[1] * size[3]
-            rounds = 3 if quick else max(5, min(41, 20_000_000 // cost))
-            times = []
-            for calls in zip(*made.values(), strict=True):
-                taken = [1e3 * seconds for seconds in turns.medians(calls, rounds)]
-                times.append(dict(zip(walks, taken, strict=True)))
-            for other in others:
-                pairs = [(t[other], t["engine"]) for t in times]
-                yield name, size, other, pairs
+def rounds(calls):
+    """As many as fit into `SECONDS`, but three."""
+    for call in calls:
+        call()
+    start = time.perf_counter()
+    for call in calls:
+        call()
+    return max(3, min(41, int(SECONDS / (time.perf_counter() - start))))
 
 
-def main(arguments):
+def compared(name, size):
+    """The engine's two times, and those of what it is compared with, by name."""
+    walks = {"engine": kernels.engine, "scan": scan.default}
+    if name == "lstm":
+        walks["kernel"] = kernels.lstm
+    made = [runs(name, walk, size) for walk in walks.values()]
+    times = [turns.medians(calls, rounds(calls)) for calls in zip(*made, strict=True)]
+    return {
+        walk: [1e3 * seconds for seconds in pair]
+        for walk, pair in zip(walks, zip(*times, strict=True), strict=True)
+    }
+
+
+def pair(numbers, digits):
+    """Forward and with backward, in a cell of the table."""
+    return " / ".join(f"{number:{digits}}" for number in numbers)
+
+
+def main(arguments=None):
     """Print the table."""
-    print("| B, T, I, H | cell | other | engine ms | other ms | engine is faster |")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", default=",".join(CELLS))
+    parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--quick", action="store_true")
+    chosen = parser.parse_args(arguments)
+    sizes = {name: WORKLOADS[name] for name in chosen.workloads.split(",")}
+    if chosen.quick:
+        sizes = {"quick": QUICK}
+    print("| cell | workload | other | engine ms | other ms | engine is faster |")
     print("|---|---|---|---|---|---|")
-    for name, size, other, pairs in rows("--quick" in arguments):
-        own = " / ".join(f"{engine:.3g}" for _, engine in pairs)
-        theirs = " / ".join(f"{time:.3g}" for time, _ in pairs)
-        ratios = " / ".join(f"{time / engine:.2f}" for time, engine in pairs)
-        place = ", ".join(map(str, size))
-        print(
-            f"| {place} | {name} | {other} | {own} | {theirs} | {ratios} |", flush=True
-        )
+    for name in chosen.cells.split(","):
+        faster = []
+        for workload, size in sizes.items():
+            times = compared(name, size)
+            own = times.pop("engine")
+            for other, theirs in times.items():
+                ratios = [b / a for a, b in zip(own, theirs, strict=True)]
+                row = [name, workload, other, pair(own, ".3g"), pair(theirs, ".3g")]
+                print("|", " | ".join([*row, pair(ratios, ".2f")]), "|", flush=True)
+                if other == "scan":
+                    faster.append(ratios)
+        means = map(statistics.geometric_mean, zip(*faster, strict=True))
+        print(f"| {name} | mean | scan | | | {pair(means, '.2f')} |", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

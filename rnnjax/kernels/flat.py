@@ -7,10 +7,13 @@ possible are kept for the way back: those that are cheap to make again are made 
 """
 
 import collections
+import itertools
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 
@@ -20,13 +23,24 @@ from rnnjax import programs
 _CALLS = {"jit", "pjit", "closed_call", "core_call"}
 _WITH_DERIVATIVES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 
+# A scan within a step is unrolled if it has no more steps: layers, or a solver's.
+_UNROLLED = 8
+
 # Equations that cost a fraction of what it costs to write their result to memory and to
 # read it again.
 _CHEAP = {
     *("add", "add_any", "sub", "mul", "neg", "max", "min", "abs", "square", "select_n"),
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "integer_pow", "sign"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "split"),
-    *("concatenate", "stack", "transpose", "name", "copy", "convert_element_type"),
+    *(
+        "concatenate",
+        "stack",
+        "unstack",
+        "transpose",
+        "name",
+        "copy",
+        "convert_element_type",
+    ),
     *("stop_gradient", "tanh", "logistic", "exp"),
 }
 
@@ -57,7 +71,9 @@ def trace(
     """
     closed = jax.make_jaxpr(fun)(*avals)
     consts, jaxpr = list(closed.consts), closed.jaxpr
-    names = _CALLS | _WITH_DERIVATIVES if inline_derivatives else _CALLS
+    names = _CALLS | {"scan"}
+    if inline_derivatives:
+        names = names | _WITH_DERIVATIVES
     if not jaxpr.constvars and all(e.primitive.name not in names for e in jaxpr.eqns):
         return jaxpr, []
     given = [v.aval for v in (*jaxpr.constvars, *jaxpr.invars)]
@@ -89,15 +105,38 @@ def run(
 
     for eqn in jaxpr.eqns:
         given = [read(atom) for atom in eqn.invars]
-        called = programs.inner(eqn) if eqn.primitive.name in calls else None
-        if called is not None:
-            results = run(called.jaxpr, [*called.consts, *given], calls, seen)
-        else:
+        results = _called(eqn, given, calls, seen)
+        if results is None:
             results = programs.run_one(jaxpr, eqn, given)
         if seen is not None:
             results = seen(eqn, given, results)
         env.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _called(
+    eqn: Any, given: list[Any], calls: Collection[str], seen: Any
+) -> list[Any] | None:
+    """What the program makes that an equation calls; nothing if the equation stays."""
+    called = programs.inner(eqn) if eqn.primitive.name in calls else None
+    if called is None:
+        return None
+
+    def once(operands):
+        return run(called.jaxpr, [*called.consts, *operands], calls, seen)
+
+    if eqn.primitive.name != "scan":
+        return once(given)
+    length = eqn.params["length"]
+    if length > _UNROLLED:
+        return None
+    ends = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
+    fixed, carry, xs = given[: ends[0]], given[slice(*ends)], given[ends[1] :]
+    made = [None] * length
+    for i in reversed(range(length)) if eqn.params["reverse"] else range(length):
+        out = once([*fixed, *carry, *(x[i] for x in xs)])
+        carry, made[i] = out[: len(carry)], out[len(carry) :]
+    return [*carry, *map(jnp.stack, zip(*made, strict=True))]
 
 
 def cut(jaxpr: Any, invars: Sequence[Any], outvars: Sequence[Any]) -> Any:
@@ -153,6 +192,81 @@ def without_doubles(jaxpr: Any) -> Any:
             known[key] = eqn.outvars
             eqns.append(eqn)
     return jaxpr.replace(eqns=eqns, outvars=renamed(jaxpr.outvars))
+
+
+# Blocks of weights, times rows, that become products of their own.
+_PRODUCTS = 32
+
+
+def with_vectors(jaxpr: Any, count: int) -> Any:
+    """A flat jaxpr whose products with weights are those of one vector and a matrix.
+
+    The weights depend on the first ``count`` inputs alone. They may be blocks, or have
+    several axes; what they are multiplied with may be several vectors.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import flat
+    >>> def heads(w, x):
+    ...     return jnp.einsum("nij,ni->nj", w, x)
+    >>> jaxpr, _ = flat.trace(heads, [jnp.ones((2, 3, 4)), jnp.ones((2, 3))])
+    >>> products = [eqn for eqn in flat.with_vectors(jaxpr, 1).eqns
+    ...             if eqn.primitive.name == "dot_general"]
+    >>> [[v.aval.shape for v in eqn.invars] for eqn in products]
+    [[(3,), (3, 4)], [(3,), (3, 4)]]
+    """
+    fixed = set(jaxpr.invars[:count])
+    awkward = []
+    for eqn in jaxpr.eqns:
+        if all(v in fixed for v in variables(eqn.invars)):
+            fixed.update(eqn.outvars)
+        elif eqn.primitive.name == "dot_general":
+            weights = [v in fixed for v in variables(eqn.invars)]
+            ranks = sorted(v.aval.ndim for v in variables(eqn.invars))
+            if sum(weights) == 1 and len(weights) == 2 and ranks != [1, 2]:
+                awkward.append(eqn)
+    if not awkward:
+        return jaxpr
+
+    def seen(eqn, given, results):
+        if not any(eqn is one for one in awkward):
+            return results
+        product = _product_of_vectors(eqn, given, eqn.invars[0] in fixed)
+        return results if product is None else [product]
+
+    avals = [v.aval for v in jaxpr.invars]
+    traced = jax.make_jaxpr(lambda *given: run(jaxpr, given, seen=seen))(*avals).jaxpr
+    return trace(as_fun(cut(traced, traced.invars, traced.outvars)), avals, False)[0]
+
+
+def _product_of_vectors(eqn: Any, given: Sequence[Any], weights_first: bool) -> Any:
+    """The result of a product, as vectors times matrices, unless they are too many."""
+    parts = list(zip(given, *eqn.params["dimension_numbers"], strict=True))
+    (v, v_summed, v_blocks), (w, w_summed, w_blocks) = parts[:: 1 - 2 * weights_first]
+    v_free = [i for i in range(v.ndim) if i not in (*v_summed, *v_blocks)]
+    w_free = [i for i in range(w.ndim) if i not in (*w_summed, *w_blocks)]
+
+    def sizes(a, axes):
+        return [a.shape[i] for i in axes]
+
+    blocks, rows = math.prod(sizes(v, v_blocks)), math.prod(sizes(v, v_free))
+    if blocks * rows > _PRODUCTS:
+        return None
+    width = math.prod(sizes(w, w_free))
+    vectors = v.transpose(*v_blocks, *v_free, *v_summed).reshape(blocks, rows, -1)
+    matrices = w.transpose(*w_blocks, *w_summed, *w_free).reshape(blocks, -1, width)
+    made = [vectors[i, j] @ matrices[i] for i in range(blocks) for j in range(rows)]
+    shape = sizes(v, v_blocks), sizes(v, v_free), sizes(w, w_free)
+    product = jnp.concatenate(made).reshape(*itertools.chain(*shape))
+    ends = np.cumsum([len(part) for part in shape])
+    return (
+        jnp.moveaxis(
+            product,
+            range(*ends[:2]),
+            range(product.ndim - ends[1] + ends[0], product.ndim),
+        )
+        if weights_first
+        else product
+    )
 
 
 class Hoisted(NamedTuple):

@@ -71,7 +71,8 @@ def bind(
 
     jaxpr, consts = flat.trace(of_list, examples, inline_derivatives)
     shared = [*consts, *shared]
-    before, inside = flat.hoist(flat.without_doubles(jaxpr), len(shared))
+    jaxpr = flat.without_doubles(flat.with_vectors(jaxpr, len(shared)))
+    before, inside = flat.hoist(jaxpr, len(shared))
     loop = empty._replace(shared=len(before.outvars))
     _, _, states, inputs = loop.parts(inside.invars)
     given = dict(zip(inputs, xs, strict=True))

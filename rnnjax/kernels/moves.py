@@ -28,6 +28,7 @@ MOVES: dict[str, Callable[..., Any]] = {
     "transpose": lambda e, a: [a.transpose(e.params["permutation"])],
     "rev": lambda e, a: [np.flip(a, e.params["dimensions"])],
     "concatenate": lambda e, *a: [np.concatenate(a, e.params["dimension"])],
+    "unstack": lambda e, a: list(np.moveaxis(a, e.params["axis"], 0)),
     "stack": lambda e, *a: [np.stack(a, e.params["axis"])],
     "pad": lambda e, a, value: [_padded(e, a, value)],
 }
@@ -89,7 +90,8 @@ def gathered(
     if (order == order[0]).all() or (splats.all() and (operand == operand[0]).all()):
         one = read(order[0], 1)
         return one._replace(size=order.size, splat=one.splat or order.size > 1)
-    follows = (np.diff(order) == 1) & (np.diff(operand) == 0)
+    spread = splats[1:]  # all elements of such an operand are the same
+    follows = ((np.diff(order) == 1) | spread) & (np.diff(operand) == 0)
     ends = [*(np.flatnonzero(~follows) + 1), order.size]
     first, pieces = 0, []
     for end in ends:

@@ -8,6 +8,23 @@
 
 namespace rnnjax::RNNJAX_ISA {
 
+template <int N>
+struct VectorOf {
+  typedef float type __attribute__((vector_size(N * sizeof(float))));
+};
+
+// f of all elements of a vector: of its halves, and of theirs.
+template <int N = kLanes, class F>
+RNNJAX_INLINE float across(typename VectorOf<N>::type all, const F& f) {
+  if constexpr (N == 2) {
+    return f(all[0], all[1]);
+  } else {
+    typename VectorOf<N / 2>::type half[2];
+    std::memcpy(half, &all, sizeof(all));
+    return across<N / 2>(f(half[0], half[1]), f);
+  }
+}
+
 // A strip: `rows` rows of `width` elements, the last vector of a row perhaps
 // not whole.
 struct Strip {

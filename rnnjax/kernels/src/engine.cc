@@ -53,9 +53,15 @@ class Engine {
       fill(numbers_ + i * kFilled, call_.numbers[i]);
     }
     packed_ = take<float*>(host_, p_.weights);
+    int64_t size = 0;
     for (int64_t i = 0; i < p_.weights; ++i) {
       const Weights& w = p_.weight[i];
       packed_[i] = take<float>(host_, w.k * blocks_of(w.n) * kLanes);
+      size += w.k * w.n;
+    }
+    if (size < kWorthDividedPacking) {
+      for (int64_t i = 0; i < p_.weights; ++i) pack(i);
+      return;
     }
     host_.run(
         p_.weights,
@@ -139,6 +145,20 @@ class Engine {
     int64_t k;
   };
 
+  // How a vector of a gathered row comes to be: elements next to each other,
+  // one element, or any.
+  enum class Chunk : int8_t { kRun, kOne, kAny };
+
+  static Chunk chunk_of(const int64_t* index, int64_t count) {
+    const auto all = [&](int64_t step) {
+      for (int64_t i = 1; i < count; ++i) {
+        if (index[i] != index[0] + i * step) return false;
+      }
+      return true;
+    };
+    return all(1) ? Chunk::kRun : all(0) ? Chunk::kOne : Chunk::kAny;
+  }
+
   struct Instruction {
     Kind kind;
     int64_t width, count;
@@ -146,6 +166,7 @@ class Engine {
     Work* works;
     Factor* factors;
     const int64_t* details;
+    Chunk* chunks;
   };
 
   // Rows that are walked at the same time, and their memory.
@@ -313,6 +334,12 @@ class Engine {
           place(it.a);
           it.details = at;
           at += it.width;
+          if (!fresh) break;
+          it.chunks = take<Chunk>(host_, blocks_of(it.width));
+          for (int64_t c = 0; c < it.width; c += kLanes) {
+            it.chunks[c / kLanes] =
+                chunk_of(it.details + c, lanes_from({1, it.width}, c));
+          }
           break;
         case Kind::kContract:
           it.details = at;
@@ -488,20 +515,20 @@ class Engine {
     return sum;
   }
 
-  // Halves of a vector, and their halves, until one number is left.
-  template <class F>
-  static RNNJAX_INLINE float across(Vec lanes, const F& f) {
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      for (int i = 0; i < half; ++i) lanes[i] = f(lanes[i], lanes[i + half]);
-    }
-    return lanes[0];
-  }
-
   static void gather(const Instruction& it, int64_t t, int64_t rows) {
     for (int64_t r = 0; r < rows; ++r) {
       const float* a = it.a.floats(t, r);
       float* out = it.out.floats(t, r);
-      for (int64_t i = 0; i < it.width; ++i) out[i] = a[it.details[i]];
+      for (int64_t c = 0; c < it.width; c += kLanes) {
+        const int64_t* index = it.details + c;
+        const int lanes = lanes_from({1, it.width}, c);
+        switch (it.chunks[c / kLanes]) {
+          case Chunk::kRun: store(out + c, load(a + *index, lanes)); break;
+          case Chunk::kOne: store(out + c, splat(a[*index])); break;
+          case Chunk::kAny:
+            for (int i = 0; i < lanes; ++i) out[c + i] = a[index[i]];
+        }
+      }
     }
   }
 
@@ -562,7 +589,7 @@ class Engine {
       }
       for (; k < last.size; ++k) sum += a[k * last.a] * b[k * last.b];
     }
-    return sum + across(lanes, [](float x, float y) { return x + y; });
+    return sum + across(lanes, [](auto x, auto y) { return x + y; });
   }
 
   const LoopCall& call_;
