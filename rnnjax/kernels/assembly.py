@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnjax.kernels import flat
-from rnnjax.kernels.fusions import fused, joined
+from rnnjax.kernels.fusions import fused, joined, needed
 from rnnjax.kernels.layout import (
     FILLED,
     NONE,
@@ -61,7 +61,8 @@ def assemble(loop: Loop, operations: Sequence[str]) -> Program:
             raise Unknown(f"array of {v.aval.dtype}")
     nodes, places = translate(loop, operations)
     results = {ref_of(v, places).root for v in step.outvars}
-    groups = fused(scheduled(joined(nodes, results)), results)
+    nodes = joined(needed(nodes, results), results)
+    groups = fused(scheduled(nodes), results)
     code = _Code(loop, lay_out(loop, groups, places), operations)
     code.load()
     for group in groups:
@@ -157,7 +158,7 @@ class _Code:
     def _block(self, width: int, instructions: list[Any]) -> None:
         self._emit((BLOCK, width, len(instructions)))
         for op, out, *ins in instructions:
-            ins = [*ins, *[(NONE, 0, 0)] * (3 - len(ins))]
+            ins = [*ins, *[(NONE, 0, 0)] * (4 - len(ins))]
             number = self.operations.index(op)
             self.code.extend((number, *out, *(x for i in ins for x in i)))
         self.cost += width * len(instructions) * 2

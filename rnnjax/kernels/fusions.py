@@ -16,6 +16,16 @@ def _reads(nodes: Iterable[Node]) -> Counter:
     return Counter(r.root for node in nodes for r in node.ins)
 
 
+def needed(nodes: list[Node], results: Set[Any]) -> list[Node]:
+    """Without nodes that make what nothing reads."""
+    read, left = set(results), []
+    for node in reversed(nodes):
+        if node.out.root in read:
+            read.update(r.root for r in node.ins)
+            left.append(node)
+    return left[::-1]
+
+
 def joined(nodes: list[Node], results: Set[Any]) -> list[Node]:
     """Sums of products, and of a product and what is there, as one product.
 

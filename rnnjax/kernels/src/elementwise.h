@@ -25,10 +25,10 @@ RNNJAX_INLINE float across(typename VectorOf<N>::type all, const F& f) {
   }
 }
 
-// A strip: `rows` rows of `width` elements, the last vector of a row perhaps
-// not whole.
+// A strip: `rows` rows of `width` elements from a column on, the last vector of
+// a row perhaps not whole.
 struct Strip {
-  int64_t rows, width;
+  int64_t rows, width, column = 0;
 };
 
 // Where the strip of a value begins, and the bytes to its next row and element.
@@ -211,6 +211,25 @@ inline void power(Strip strip, At out, At a, At exponent) {
   map(strip, [=](Vec x) { return power(x, n); }, out, a);
 }
 
+// (i, j, l) -> a[i, j] b[i, l] for whole vectors of l; `sizes` are those of l
+// and j.
+inline void outer(Strip strip, At out, At a, At b, const At* sizes) {
+  const auto columns = static_cast<int64_t>(*sizes[0](0, 0));
+  const auto rows = static_cast<int64_t>(*sizes[1](0, 0));
+  for (int64_t r = 0; r < strip.rows; ++r) {
+    int64_t row = strip.column / columns, column = strip.column % columns;
+    for (int64_t c = 0; c < strip.width; c += kLanes) {
+      const float* along = b(r, 0) + row / rows * columns;
+      store(out(r, c), splat(a(r, 0)[row]) * load(along + column));
+      column += kLanes;
+      if (column == columns) {
+        column = 0;
+        ++row;
+      }
+    }
+  }
+}
+
 RNNJAX_INLINE Vec clamp(Vec low, Vec x, Vec high) {
   const Vec risen = x < low ? low : x;
   return risen > high ? high : risen;
@@ -247,6 +266,7 @@ inline Apply applied(Operation operation) {
     RNNJAX_CASE(store_flags, store_flags(strip, at[0], at[1]))
     RNNJAX_CASE(splat, spread(strip, at[0], at[1]))
     RNNJAX_CASE(power, power(strip, at[0], at[1], at[2]))
+    RNNJAX_CASE(outer, outer(strip, at[0], at[1], at[2], at + 3))
     RNNJAX_TERNARY(multiply_add, x * y + z)
     RNNJAX_TERNARY(multiply_subtract, x * y - z)
     RNNJAX_TERNARY(subtract_product, z - x * y)

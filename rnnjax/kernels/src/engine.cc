@@ -135,8 +135,8 @@ class Engine {
 
   struct Work {
     Apply apply;
-    bool even;  // the rows of a strip may be read and written as one
-    Operand operands[4];
+    bool even;            // the rows of a strip may be read and written as one
+    Operand operands[5];  // the result, then what is read
   };
 
   struct Factor {
@@ -302,7 +302,10 @@ class Engine {
             for (Operand& operand : work.operands) place(operand, it.width);
             // One element for all strips of a row.
             if (operation == Operation::k_splat) work.operands[1].column = 0;
-            work.even = std::all_of(work.operands, work.operands + 4,
+            if (operation == Operation::k_outer) {
+              work.operands[1].column = work.operands[2].column = 0;
+            }
+            work.even = std::all_of(work.operands, work.operands + 5,
                                     [](const Operand& o) {
                                       return o.local || !(o.row | o.column);
                                     });
@@ -374,14 +377,13 @@ class Engine {
     for (int64_t r = 0; r < rows; r += high) {
       for (int64_t c = 0; c < it.width; c += wide) {
         const Strip strip{rows - r < high ? rows - r : high,
-                          it.width - c < wide ? it.width - c : wide};
+                          it.width - c < wide ? it.width - c : wide, c};
         const bool whole = blocks_of(strip.width) * kLanes == wide;
         const Strip as_one{1, strip.rows * wide};
         for (int64_t i = 0; i < it.count; ++i) {
           const Work& w = it.works[i];
-          const At at[4] = {
-              w.operands[0].at(t, r, c), w.operands[1].at(t, r, c),
-              w.operands[2].at(t, r, c), w.operands[3].at(t, r, c)};
+          At at[5];
+          for (int j = 0; j < 5; ++j) at[j] = w.operands[j].at(t, r, c);
           w.apply(whole && w.even ? as_one : strip, at);
         }
       }
