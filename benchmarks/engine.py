@@ -1,4 +1,4 @@
-"""The native engine beside `scan.default`, and beside the LSTM's own kernel.
+"""The native engine beside `jax.lax.scan`, and beside the LSTM's own kernel.
 
 ``python -m benchmarks.engine`` prints milliseconds and ratios, forward and with
 backward, of all cells in float32, and at the end of each cell the geometric means of
@@ -141,7 +141,7 @@ def rounds(calls):
 
 def compared(name, size):
     """The engine's two times, and those of what it is compared with, by name."""
-    walks = {"engine": kernels.engine, "scan": scan.default}
+    walks = {"engine": scan.default, "scan": scan.by_scan}
     if name == "lstm":
         walks["kernel"] = kernels.lstm
     made = [runs(name, walk, size) for walk in walks.values()]

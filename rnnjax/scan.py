@@ -6,8 +6,7 @@ does. All agree in values and gradients; they differ only in speed and memory. E
 its own module in ``rnnjax.traversals``.
 """
 
-import jax
-
+from rnnjax.kernels import native_loop
 from rnnjax.signals import (
     Traversal,
     flip,
@@ -16,6 +15,7 @@ from rnnjax.signals import (
     zero_padding,
 )
 from rnnjax.traversals.affine import associative, chunked
+from rnnjax.traversals.by_scan import by_scan
 from rnnjax.traversals.checkpointed import checkpointed
 from rnnjax.traversals.deferred import deferred
 from rnnjax.traversals.fused import fused
@@ -27,6 +27,7 @@ __all__ = [
     "Report",
     "Traversal",
     "associative",
+    "by_scan",
     "checkpointed",
     "chunked",
     "default",
@@ -43,14 +44,18 @@ __all__ = [
 
 
 def default(project, step, params, carry, xs, *, mask=None, reset=None):
-    """The traversal for any step: `fused` on a CPU, `deferred` elsewhere.
+    """The traversal for any step: a native loop on a CPU, `by_scan` elsewhere.
 
-    Cells that have a kernel use it instead, see `rnnjax.kernels`. ``docs/design.md``
-    has the figures for this choice.
+    The native loop runs the program of the step by itself, row by row of the batch, and
+    its gradient; that of the weights is one product over time and batch. Another dtype
+    than float32, a mesh of devices, or a step with an operation that the loop does not
+    have, walk by `by_scan`; `rnnjax.kernels.status` of a cell says which. Cells that
+    have a kernel use it instead, see `rnnjax.kernels`. ``docs/design.md`` has the
+    figures for this choice.
 
     >>> import rnnjax
     >>> rnnjax.lstm(3, 4) == rnnjax.lstm(3, 4, traversal=rnnjax.scan.default)
     False
     """
-    walk = fused if jax.default_backend() == "cpu" else deferred
-    return walk(project, step, params, carry, xs, mask=mask, reset=reset)
+    beside = {"mask": mask, "reset": reset}
+    return native_loop.walk(project, step, params, carry, xs, **beside)

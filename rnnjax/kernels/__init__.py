@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnjax import meshes, scan, signals
+from rnnjax import meshes, signals
 from rnnjax.cell import Carry, Params, Reset
 from rnnjax.kernels import cudnn, native_loop, pallas
 from rnnjax.kernels.equations import (
@@ -39,7 +39,6 @@ __all__ = [
     "check",
     "elman_relu",
     "elman_tanh",
-    "engine",
     "gru",
     "gru_before",
     "gru_pallas",
@@ -146,21 +145,6 @@ def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
     return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset)
 
 
-def engine(project, step, params, carry, xs, *, mask=None, reset=None):
-    """The traversal of any step in float32 on a CPU: a native loop without XLA's.
-
-    It runs the program of the step by itself, row by row of the batch, and its
-    gradient; the weights' gradient is one product over time and batch. A step with
-    an operation that it does not know, another dtype, device or a mesh walk with
-    `rnnjax.scan.default`; `status` of a cell says which.
-
-    >>> import rnnjax
-    >>> cell = rnnjax.mgu(3, 4, traversal=rnnjax.kernels.engine)
-    """
-    beside = {"mask": mask, "reset": reset}
-    return native_loop.walk(project, step, params, carry, xs, **beside)
-
-
 @_kernel_of(LSTM)
 def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
     """`lstm`, but through cuDNN on an NVIDIA GPU, in float32 and without resets.
@@ -221,7 +205,8 @@ def _traverse(
     start = jax.tree.leaves(carry)
     restart = [] if reset is None else jax.tree.leaves(reset.carry)
     if not _covers(cell, params, [*start, *restart], xs):
-        return scan.default(project, step, params, carry, xs, mask=mask, reset=reset)
+        beside = {"mask": mask, "reset": reset}
+        return native_loop.walk(project, step, params, carry, xs, **beside)
     if mask is not None:
         xs = signals.zero_padding(xs, mask)
     absent = jnp.zeros(0, bool)

@@ -102,6 +102,12 @@ def gathered(
     whole = Ref(v, 0, order.size)
     used = sorted(set((operand - 1).tolist()))
     one = len(used) == 1 and not refs[used[0]].splat
+    spread = _rows(order) if one else None
+    if spread is not None:
+        op, count, *sizes = spread
+        ins = read(order[0], count), *(Ref(float(n), splat=True) for n in sizes)
+        nodes.append(Node(BLOCK, op, whole, ins))
+        return whole
     if len(pieces) <= 16 and (not one or any(p.size > 1 for p in pieces)):
         at = 0
         for piece in pieces:
@@ -119,6 +125,26 @@ def gathered(
     index = tuple((order - starts[used[0]]).tolist())
     nodes.append(Node(GATHER, "gather", whole, (r,), index))
     return whole
+
+
+def _rows(order: np.ndarray) -> tuple[str, int, int, int] | None:
+    """Whether elements are repeated in whole vectors, each or rows of them.
+
+    That is the operation, of how many elements, and the sizes that it asks for.
+    """
+    steps = np.diff(order)
+    width = int(np.argmax(steps != steps[0])) + 1
+    if steps[0] not in (0, 1) or width % LANES or order.size % width:
+        return None
+    rows = order.reshape(-1, width)
+    if steps[0] == 0:
+        each = (rows == order[0] + np.arange(len(rows))[:, None]).all()
+        return ("repeat", len(rows), width, 1) if each else None
+    starts = rows[:, 0] - order[0]
+    height = int(np.argmax(starts != 0)) or len(rows)
+    blocks = np.arange(len(rows)) // height
+    whole = (rows == order[0] + blocks[:, None] * width + np.arange(width)).all()
+    return ("tile", (blocks[-1] + 1) * width, width, height) if whole else None
 
 
 def _placed(

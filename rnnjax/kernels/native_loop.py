@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import mlir
 
-from rnnjax import scan
 from rnnjax.cell import Cell
 from rnnjax.checks import time_steps
 from rnnjax.kernels import (
@@ -22,6 +21,7 @@ from rnnjax.kernels import (
     native,
 )
 from rnnjax.signals import gated
+from rnnjax.traversals.by_scan import by_scan
 
 
 def _native(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
@@ -53,6 +53,8 @@ def reason(params: Any, carry: Any, xs: Any) -> str:
     """
     if jax.default_backend() != "cpu" or not native.available():
         return f"native library on {jax.default_backend()}: {native.reason()}"
+    if jax.config.jax_disable_jit:
+        return "step whose operations run one at a time"
     if not jax.sharding.get_abstract_mesh().empty:
         return "way over a mesh of devices"
     for dtype in map(jnp.result_type, jax.tree.leaves((params, carry, xs))):
@@ -67,13 +69,13 @@ def reason(params: Any, carry: Any, xs: Any) -> str:
 
 @gated
 def walk(project: Any, step: Any, params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
-    """Walk with the engine, or with `rnnjax.scan.default` where it cannot."""
+    """Walk with the engine, or with `jax.lax.scan` where it cannot."""
     if not reason(params, carry, xs):
         try:
             return _loop(project, step, params, carry, xs, _assembled)
         except assembly.Unknown:
             pass
-    return scan.default(project, step, params, carry, xs)
+    return by_scan(project, step, params, carry, xs)
 
 
 def _assembled(loop: loops.Loop) -> None:

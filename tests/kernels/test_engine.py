@@ -52,7 +52,7 @@ def assert_close(one, other):
 
 
 def on_both(step, params, carry, xs):
-    walks = kernels.engine, scan.fused
+    walks = scan.default, scan.fused
     assert_close(*(pulled_back(step, walk, params, carry, xs) for walk in walks))
 
 
@@ -129,7 +129,7 @@ def test_sums_over_two_axes():
 
 
 def test_it_keeps_the_laws():
-    cell = rnnjax.mgu(3, 5, traversal=kernels.engine)
+    cell = rnnjax.mgu(3, 5, traversal=scan.default)
     rnnjax.testing.check_cell(cell, jnp.ones(3))
 
 
@@ -174,9 +174,9 @@ def test_operations_are_those_of_jax():
         return carry, out
 
     given = (lambda params, x: x, step, (), jnp.zeros(2), (xs[None], ys[None]))
-    asked = jax.make_jaxpr(lambda: kernels.engine(*given))()
+    asked = jax.make_jaxpr(lambda: scan.default(*given))()
     assert any(eqn.primitive is loops.loop_p for eqn in asked.eqns)
-    _, ours = jax.jit(lambda: kernels.engine(*given))()
+    _, ours = jax.jit(lambda: scan.default(*given))()
     _, theirs = step((), None, (xs, ys))
     for name, value in theirs.items():
         np.testing.assert_allclose(
@@ -206,7 +206,7 @@ def test_one_element_multiplied_and_summed_as_many():
 
 
 def test_what_it_does_not_know_walks_with_the_scan():
-    cell = rnnjax.conv_lstm((4, 2), 2, traversal=kernels.engine)
+    cell = rnnjax.conv_lstm((4, 2), 2, traversal=scan.default)
     x = jnp.ones((4, 2))
     assert kernels.status(cell, x) == ("scan", "the engine has no conv_general_dilated")
     params = cell.init(jax.random.key(0))
@@ -216,7 +216,7 @@ def test_what_it_does_not_know_walks_with_the_scan():
 
 def test_derivatives_of_every_order_and_ensembles():
     cell, other = (
-        rnnjax.mgu(2, 3, traversal=walk) for walk in (kernels.engine, scan.fused)
+        rnnjax.mgu(2, 3, traversal=walk) for walk in (scan.default, scan.fused)
     )
     params, xs = cell.init(jax.random.key(0)), draw(1, (4, 2))
     members = jax.vmap(cell.init)(jax.random.split(jax.random.key(1), 2))

@@ -211,28 +211,60 @@ inline void power(Strip strip, At out, At a, At exponent) {
   map(strip, [=](Vec x) { return power(x, n); }, out, a);
 }
 
-// (i, j, l) -> a[i, j] b[i, l] for whole vectors of l; `sizes` are those of l
+// Blocks of rows, (i, j, l), whose rows are whole vectors. f is given the row
+// of the strip and the places of a[i, j] and b[i, l]; the sizes are those of l
 // and j.
-inline void outer(Strip strip, At out, At a, At b, const At* sizes) {
-  const auto columns = static_cast<int64_t>(*sizes[0](0, 0));
-  const auto rows = static_cast<int64_t>(*sizes[1](0, 0));
+template <class F>
+RNNJAX_INLINE void map_rows(Strip strip, const F& f, At out, At columns,
+                            At rows) {
+  const auto width = static_cast<int64_t>(*columns(0, 0));
+  const auto height = static_cast<int64_t>(*rows(0, 0));
   for (int64_t r = 0; r < strip.rows; ++r) {
-    int64_t row = strip.column / columns, column = strip.column % columns;
+    int64_t row = strip.column / width, column = strip.column % width;
+    int64_t block = row / height * width, left = height - row % height;
     for (int64_t c = 0; c < strip.width; c += kLanes) {
-      const float* along = b(r, 0) + row / rows * columns;
-      store(out(r, c), splat(a(r, 0)[row]) * load(along + column));
+      store(out(r, c), f(r, row, block + column));
       column += kLanes;
-      if (column == columns) {
-        column = 0;
-        ++row;
-      }
+      if (column < width) continue;
+      column = 0;
+      ++row;
+      if (--left > 0) continue;
+      block += width;
+      left = height;
     }
   }
+}
+
+inline void outer(Strip strip, At out, At a, At b, At columns, At rows) {
+  const auto f = [=](int64_t r, int64_t i, int64_t j) {
+    return splat(a(r, 0)[i]) * load(b(r, 0) + j);
+  };
+  map_rows(strip, f, out, columns, rows);
+}
+
+inline void repeat(Strip strip, At out, At a, At columns, At rows) {
+  const auto f = [=](int64_t r, int64_t i, int64_t) {
+    return splat(a(r, 0)[i]);
+  };
+  map_rows(strip, f, out, columns, rows);
+}
+
+inline void tile(Strip strip, At out, At a, At columns, At rows) {
+  const auto f = [=](int64_t r, int64_t, int64_t j) {
+    return load(a(r, 0) + j);
+  };
+  map_rows(strip, f, out, columns, rows);
 }
 
 RNNJAX_INLINE Vec clamp(Vec low, Vec x, Vec high) {
   const Vec risen = x < low ? low : x;
   return risen > high ? high : risen;
+}
+
+// The operations that find the elements of their operands themselves.
+inline bool by_rows(Operation operation) {
+  return operation == Operation::k_outer || operation == Operation::k_repeat ||
+         operation == Operation::k_tile;
 }
 
 // What an operation does to a strip: its operands are the result, then what it
@@ -266,7 +298,9 @@ inline Apply applied(Operation operation) {
     RNNJAX_CASE(store_flags, store_flags(strip, at[0], at[1]))
     RNNJAX_CASE(splat, spread(strip, at[0], at[1]))
     RNNJAX_CASE(power, power(strip, at[0], at[1], at[2]))
-    RNNJAX_CASE(outer, outer(strip, at[0], at[1], at[2], at + 3))
+    RNNJAX_CASE(outer, outer(strip, at[0], at[1], at[2], at[3], at[4]))
+    RNNJAX_CASE(repeat, repeat(strip, at[0], at[1], at[2], at[3]))
+    RNNJAX_CASE(tile, tile(strip, at[0], at[1], at[2], at[3]))
     RNNJAX_TERNARY(multiply_add, x * y + z)
     RNNJAX_TERNARY(multiply_subtract, x * y - z)
     RNNJAX_TERNARY(subtract_product, z - x * y)

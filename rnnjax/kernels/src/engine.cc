@@ -302,8 +302,8 @@ class Engine {
             for (Operand& operand : work.operands) place(operand, it.width);
             // One element for all strips of a row.
             if (operation == Operation::k_splat) work.operands[1].column = 0;
-            if (operation == Operation::k_outer) {
-              work.operands[1].column = work.operands[2].column = 0;
+            if (by_rows(operation)) {
+              for (int k = 1; k < 5; ++k) work.operands[k].column = 0;
             }
             work.even = std::all_of(work.operands, work.operands + 5,
                                     [](const Operand& o) {

@@ -13,6 +13,7 @@ namespace rnnjax {
 #define RNNJAX_OPERATIONS(X)                                          \
   X(copy) X(load) X(load_flags) X(store_flags) X(splat) X(power)      \
   X(multiply_add) X(multiply_subtract) X(subtract_product) X(outer)   \
+  X(repeat) X(tile)                                                   \
   X(add) X(sub) X(mul) X(div) X(max) X(min) X(rem) X(pow)             \
   X(neg) X(abs) X(sign) X(floor) X(exp) X(exp2) X(expm1) X(log)       \
   X(log1p) X(tanh) X(logistic) X(sqrt) X(rsqrt) X(sin) X(cos) X(erf)  \
