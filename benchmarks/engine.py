@@ -105,11 +105,10 @@ CELLS = {"leaky": leaky} | {
 def runs(name, traversal, size):
     """The compiled forward pass and gradient of a cell, as calls."""
     batch, time_steps, inputs, units = size
+    sizes = (inputs, units)
     if name in OF_ONE_SIZE:
-        inputs = units
-        cell = CELLS[name](units, traversal=traversal)
-    else:
-        cell = CELLS[name](inputs, units, traversal=traversal)
+        inputs, sizes = units, (units,)
+    cell = CELLS[name](*sizes, traversal=traversal)
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (batch, time_steps, inputs))
     if name in TIMED:

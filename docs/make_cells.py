@@ -60,7 +60,7 @@ product and `*` a convolution. The carry is that of the example, which calls nam
 `rnnjax`.
 
 *Walked by* says what takes the steps by default, the cell's lowering: `scan.default` is
-`scan.fused` on a CPU and `scan.deferred` elsewhere, and those in `kernels` run a kernel
+a native loop on a CPU and `scan.deferred` elsewhere, and those in `kernels` run a kernel
 where there is one. Every cell takes `scan.hoisted`, `scan.checkpointed` and `scan.static`
 as well, by `traversal=`; *in parallel* names those that it admits of the walks that take
 all steps at once. [Walking time](walks.md) says when to choose which.

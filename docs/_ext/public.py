@@ -38,6 +38,7 @@ INTERNAL = {
     "rnnjax.kernels.cudnn_layout",
     "rnnjax.kernels.equations",
     "rnnjax.kernels.flat",
+    "rnnjax.kernels.fusions",
     "rnnjax.kernels.layout",
     "rnnjax.kernels.linear",
     "rnnjax.kernels.loop_derivatives",

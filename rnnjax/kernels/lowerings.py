@@ -200,8 +200,8 @@ def status(cell: Cell | None = None, x: Any = None) -> Status | Lowering:
     """Which program runs the kernel of each cell on the default device, and why.
 
     Of a cell, and an input ``x`` of one example at one time, it is what
-    `rnnjax.kernels.engine` makes of its step: ``native``, or ``scan`` and the first
-    operation, forward or back, that the engine does not know.
+    `rnnjax.scan.default` makes of its step: ``native``, or ``scan`` and the first
+    operation, forward or back, that the native loop does not know.
 
     >>> import jax.numpy as jnp, rnnjax
     >>> print(rnnjax.kernels.status())  # doctest: +SKIP
@@ -216,7 +216,7 @@ def status(cell: Cell | None = None, x: Any = None) -> Status | Lowering:
     if cell is not None:
         lacking = native_loop.unknown(cell, x)
         if lacking:
-            return Lowering("scan", f"the engine has no {lacking}")
+            return Lowering("scan", f"the native loop has no {lacking}")
         return Lowering("native", native.reason())
     platform, (name, reason) = jax.default_backend(), running()
     reasons = [reason] * 3

@@ -53,7 +53,7 @@ def reason(params: Any, carry: Any, xs: Any) -> str:
     """
     if jax.default_backend() != "cpu" or not native.available():
         return f"native library on {jax.default_backend()}: {native.reason()}"
-    if jax.config.jax_disable_jit:
+    if jax.config.jax_disable_jit:  # pyright: ignore
         return "step whose operations run one at a time"
     if not jax.sharding.get_abstract_mesh().empty:
         return "way over a mesh of devices"

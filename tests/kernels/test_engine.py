@@ -112,8 +112,8 @@ def test_rows_and_elements_that_are_repeated_in_whole_vectors():
         memory = params * keys[..., None] * memory + keys[..., None] * values[:, None]
         return memory, memory * values[:, None] - keys[..., None]
 
-    shapes = (2, 3, 16), (2, 3, 16), (3, 4, 2, 2, 16)
-    on_both(step, *map(draw, range(3), shapes))
+    state = 2, 3, 16
+    on_both(step, draw(0, state), draw(1, state), draw(2, (3, 4, 2, 2, 16)))
 
 
 @pytest.mark.parametrize(
@@ -270,8 +270,8 @@ def test_one_element_multiplied_and_summed_as_many():
 
 def test_what_it_does_not_know_walks_with_the_scan():
     cell = rnnjax.conv_lstm((4, 2), 2, traversal=scan.default)
-    x = jnp.ones((4, 2))
-    assert kernels.status(cell, x) == ("scan", "the engine has no conv_general_dilated")
+    lacking = "the native loop has no conv_general_dilated"
+    assert kernels.status(cell, jnp.ones((4, 2))) == ("scan", lacking)
     params = cell.init(jax.random.key(0))
     xs = draw(1, (3, 4, 4, 2))
     on_both(cell.step, params, cell.initial_carry(params), xs, native_loops=0)
