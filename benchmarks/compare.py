@@ -110,6 +110,12 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         help="a GPU may round the factors of float32 products to TF32, in all "
         "libraries; what they compute is then compared less closely",
     )
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="glibc keeps what a call has needed for the next one, in all libraries; "
+        "by default it gives large blocks back to the system",
+    )
     cores = len(machine.cores())
     parser.add_argument(
         "--threads",
@@ -197,7 +203,12 @@ def _command(arguments: list[str]) -> str:
 
 def _start(options: Any, workers: Workers, results: dict[str, Any]) -> None:
     """All libraries import at once; none of that is timed."""
-    around = processes.environment(options.threads, options.device, tf32=options.tf32)
+    around = processes.environment(
+        options.threads,
+        options.device,
+        tf32=options.tf32,
+        keep_memory=options.keep_memory,
+    )
     started = {
         peer: processes.start(peer, options.threads, around) for peer in options.peers
     }

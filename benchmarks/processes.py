@@ -31,7 +31,11 @@ class Crashed(RuntimeError):
 
 
 def environment(
-    threads: int, device: str = "cpu", *, tf32: bool = False
+    threads: int,
+    device: str = "cpu",
+    *,
+    tf32: bool = False,
+    keep_memory: bool = False,
 ) -> dict[str, str]:
     """The same surroundings for every peer, set before anything is imported."""
     count = str(threads)
@@ -40,6 +44,12 @@ def environment(
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_DEFAULT_MATMUL_PRECISION": "tensorfloat32" if tf32 else "float32",
         "BENCHMARKS_TF32": str(int(tf32)),
+    }
+    # What `rnnjax.kernels.keep_memory` sets, for every library.
+    kept = {
+        "MALLOC_MMAP_THRESHOLD_": "2147483647",
+        "MALLOC_TRIM_THRESHOLD_": "2147483647",
+        "MALLOC_ARENA_MAX": "1",
     }
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -51,6 +61,7 @@ def environment(
         "JAX_ENABLE_X64": "0",
         "BENCHMARKS_DEVICE": device,
         **(on_gpu if device == "gpu" else {}),
+        **(kept if keep_memory else {}),
     }
 
 

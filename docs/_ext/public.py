@@ -43,6 +43,7 @@ INTERNAL = {
     "rnnjax.kernels.linear",
     "rnnjax.kernels.loop_derivatives",
     "rnnjax.kernels.loops",
+    "rnnjax.kernels.memory",
     "rnnjax.kernels.moves",
     "rnnjax.kernels.native",
     "rnnjax.kernels.native_loop",

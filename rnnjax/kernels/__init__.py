@@ -30,6 +30,7 @@ from rnnjax.kernels.equations import (
     Known,
 )
 from rnnjax.kernels.lowerings import Lowering, Status, status
+from rnnjax.kernels.memory import keep_memory
 from rnnjax.kernels.primitives import value_p
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "gru",
     "gru_before",
     "gru_pallas",
+    "keep_memory",
     "lstm",
     "lstm_cudnn",
     "lstm_pallas",
