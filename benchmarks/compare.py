@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks import agree, machine, processes, report, tables
 from benchmarks.peers import DEVICES
 from benchmarks.rounds import BUSY, Effort, Mismatch, Workers, run
-from benchmarks.workloads import CELLS, DTYPES, WORKLOADS
+from benchmarks.workloads import CELLS, DTYPES, OTHERS, WORKLOADS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,7 +96,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
     several("--workloads", WORKLOADS, "rows", "all that the device has")
     several("--peers", DEVICES["gpu"], "libraries", "all that the device has")
-    several("--cells", CELLS, "cells", "all")
+    several("--cells", CELLS + OTHERS, "cells", "all")
     several("--dtypes", DTYPES, "dtypes", "float32")
     parser.add_argument(
         "--device",
@@ -187,7 +187,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
             "there is no NVIDIA GPU here, for nvidia-smi names none: run this where "
             'there is one, after pip install -e ".[cuda,peers]" and a torch with CUDA'
         )
-    options.cells = options.cells or CELLS
+    options.cells = options.cells or CELLS + OTHERS
     options.dtypes = options.dtypes or DTYPES[:1]
     return options
 

@@ -6,7 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 CELLS = ("lstm", "gru", "elman")
-GATES = {"lstm": 4, "gru": 3, "elman": 1}
+# Cells that some other library has too: an Elman network with a ReLU, a GRU that resets
+# before the product, an MGU whose gate comes after it, and an LSTM whose outputs are
+# projected to half of its units.
+OTHERS = ("relu", "reset_before", "mgu", "projected")
+GATES = {
+    "lstm": 4,
+    "gru": 3,
+    "elman": 1,
+    "relu": 1,
+    "reset_before": 3,
+    "mgu": 2,
+    "projected": 4,
+}
 CLASSES = 10
 VOCABULARY = 10_000
 CHUNK = 64
@@ -48,15 +60,17 @@ class Case(NamedTuple):
 class Layer(NamedTuple):
     """Weights of one layer in one direction, the same numbers for every library.
 
-    ``w_ih: (i, g·h)``, ``w_hh: (h, g·h)``, ``b: (g·h,)`` and, for the GRU, ``b_hn``:
-    the bias inside the reset gate. Gates stand in torch's order: i f g o, and r z n.
-    The arrays are NumPy's, or those in which a library gives its gradients back.
+    ``w_ih: (i, g·h)``, ``w_hh: (h, g·h)``, ``b: (g·h,)``; for the GRU and the MGU
+    ``b_hn``, the bias inside the gate; and for the projected LSTM ``w_proj: (h, p)``,
+    where ``w_hh`` is ``(p, g·h)``. Gates stand in torch's order: i f g o, r z n, and
+    f n. The arrays are NumPy's, or those in which a library gives its gradients back.
     """
 
     w_ih: Any
     w_hh: Any
     b: Any
     b_hn: Any
+    w_proj: Any = None
 
 
 class Data(NamedTuple):
@@ -92,20 +106,27 @@ def flops(case: Case) -> int:
     if case.mode == "product":
         return 2 * case.hidden**3
     directions = 2 if case.bidirectional else 1
-    outputs = directions * case.hidden
+    outputs = directions * outputs_of(case)
     rows = sum(
-        (case.inputs if depth == 0 else outputs) + case.hidden
+        (case.inputs if depth == 0 else outputs) + outputs_of(case)
         for depth in range(case.layers)
     )
     columns = directions * GATES[case.cell] * case.hidden
-    return 2 * case.batch * case.time * rows * columns
+    projection = case.hidden * outputs_of(case) if case.cell == "projected" else 0
+    return 2 * case.batch * case.time * (rows * columns + projection)
+
+
+def outputs_of(case: Case) -> int:
+    """The outputs of one layer in one direction."""
+    return case.hidden // 2 if case.cell == "projected" else case.hidden
 
 
 def data(case: Case) -> Data:
     """The arrays of a case, equal in every process."""
     rng = np.random.default_rng(0)
     directions = 2 if case.bidirectional else 1
-    gates, hidden, outputs = GATES[case.cell], case.hidden, directions * case.hidden
+    gates, hidden, state = GATES[case.cell], case.hidden, outputs_of(case)
+    outputs = directions * state
     bound = hidden**-0.5
 
     def uniform(*shape):
@@ -117,9 +138,10 @@ def data(case: Case) -> Data:
     layers = [
         Layer(
             uniform(case.inputs if depth == 0 else outputs, gates * hidden),
-            uniform(hidden, gates * hidden),
+            uniform(state, gates * hidden),
             uniform(gates * hidden),
-            uniform(hidden) if case.cell == "gru" else None,
+            uniform(hidden) if case.cell in ("gru", "mgu") else None,
+            uniform(hidden, state) if case.cell == "projected" else None,
         )
         for depth in range(case.layers)
         for _ in range(directions)
@@ -175,7 +197,7 @@ def _plain(letter: str, *size: int, train: bool = False, tokens: bool = False):
     def groups(cells, quick):
         b, t, i, h = map(min, size[:4], most) if quick else size[:4]
         made = []
-        for cell in cells:
+        for cell in (cell for cell in cells if cell in CELLS):
             case = Case(letter, cell, "forward", b, t, i, h, layers)
             made += [[case], [case._replace(mode="backward")]]
             if train and cell != "elman":
@@ -190,7 +212,7 @@ def _plain(letter: str, *size: int, train: bool = False, tokens: bool = False):
 
 
 def _gated(cells):
-    return [cell for cell in cells if cell != "elman"]
+    return [cell for cell in cells if cell in ("lstm", "gru")]
 
 
 def _ragged(cells, quick):
@@ -201,6 +223,16 @@ def _ragged(cells, quick):
         for mode in ("forward", "backward")
     ]
     return [[case, case._replace(ragged=True)] for case in full]
+
+
+def _others(cells, quick):
+    b, t, i, h = (4, 6, 3, 8) if quick else (32, 128, 128, 128)
+    return [
+        [Case("O", cell, mode, b, t, i, h)]
+        for cell in cells
+        if cell in OTHERS
+        for mode in ("forward", "backward")
+    ]
 
 
 def _vmap(cells, quick):
@@ -273,6 +305,7 @@ WORKLOADS = {
     ),
     # The size of published figures for GPUs.
     "N": _plain("N", 16, 1024, 768, 768, 1)._replace(devices=("gpu",)),
+    "O": Workload("other cells: batch 32, 128 steps, 128 inputs, 128 units", _others),
     "P": Workload(
         "a 2048³ float32 product: what the machine can do",
         _product,

@@ -27,8 +27,8 @@ def _cell(case: Case, layer: Layer):
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    if case.cell == "elman":
-        raise LeftOut("it has no simple recurrent cell")
+    if case.cell not in ("lstm", "gru"):
+        raise LeftOut("it has an LSTM and a GRU, and no other recurrent cell")
     zeros = jnp.zeros(case.hidden, case.dtype)
     start = (zeros, zeros) if case.cell == "lstm" else zeros
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import jax_driver
-from benchmarks.peers import rnnjax_cells
+from benchmarks.peers import LeftOut, rnnjax_cells
 from benchmarks.workloads import Case, Layer
 from rnnjax import interop
 
@@ -16,20 +16,28 @@ PACKAGES = ("flax", "jax", "jaxlib", "numpy", "optax")
 
 
 def _layer(cell: str, params: dict[str, Any]) -> Layer:
-    if cell == "elman":
+    if cell in ("elman", "relu"):
         i, h = params["i"], params["h"]
         return Layer(i["kernel"], h["kernel"], i["bias"], None)
-    gates, bias = ("ifgo", "h") if cell == "lstm" else ("rzn", "i")
+    gates, bias = {"lstm": ("ifgo", "h"), "gru": ("rzn", "i"), "mgu": ("fn", "i")}[cell]
 
     def join(prefix, name):
         return jnp.concatenate([params[prefix + g][name] for g in gates], axis=-1)
 
-    b_hn = params["hn"]["bias"] if cell == "gru" else None
+    b_hn = params["hn"]["bias"] if cell in ("gru", "mgu") else None
     return Layer(join("i", "kernel"), join("h", "kernel"), join(bias, "bias"), b_hn)
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    kind = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell, "elman": nn.SimpleCell}
+    kind: dict[str, Any] = {
+        "lstm": nn.OptimizedLSTMCell,
+        "gru": nn.GRUCell,
+        "elman": nn.SimpleCell,
+        "relu": functools.partial(nn.SimpleCell, activation_fn=jax.nn.relu),
+        "mgu": nn.MGUCell,
+    }
+    if case.cell not in kind:
+        raise LeftOut("it projects no LSTM, and its GRU resets after the product")
     make = functools.partial(kind[case.cell], case.hidden, param_dtype=case.dtype)
     cell = make()
     arrays = interop.to_linen(*rnnjax_cells.network(case, layers)).arrays

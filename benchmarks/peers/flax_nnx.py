@@ -9,18 +9,22 @@ import numpy as np
 from flax import nnx
 
 from benchmarks import jax_driver
+from benchmarks.peers import LeftOut
 from benchmarks.workloads import Case, Layer
 
 PACKAGES = ("flax", "jax", "jaxlib", "numpy", "optax")
 
 
 def _cell(case: Case, inputs: int, layer: Layer) -> Any:
-    kind = {
+    kind: dict[str, Any] = {
         "lstm": nnx.OptimizedLSTMCell,
         "gru": nnx.GRUCell,
         "elman": nnx.SimpleCell,
-    }[case.cell]
-    cell: Any = kind(inputs, case.hidden, dtype=case.dtype, rngs=nnx.Rngs(0))
+        "relu": functools.partial(nnx.SimpleCell, activation_fn=jax.nn.relu),
+    }
+    if case.cell not in kind:
+        raise LeftOut("it has no MGU, projects no LSTM, and its GRU resets after")
+    cell: Any = kind[case.cell](inputs, case.hidden, dtype=case.dtype, rngs=nnx.Rngs(0))
     # Of its carry. Told when it is made, it would draw orthogonal weights too, which
     # JAX cannot do in bfloat16.
     cell.param_dtype = jnp.dtype(case.dtype)

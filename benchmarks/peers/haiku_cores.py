@@ -1,4 +1,4 @@
-"""Haiku: ``hk.dynamic_unroll`` over ``hk.LSTM``."""
+"""Haiku: ``hk.dynamic_unroll`` over ``hk.LSTM``, ``hk.GRU`` and ``hk.VanillaRNN``."""
 
 import functools
 import warnings
@@ -17,17 +17,52 @@ with warnings.catch_warnings():
 PACKAGES = ("dm-haiku", "jax", "jaxlib", "numpy", "optax")
 
 
-def _reorder(array, case: Case):
+CORES = {
+    "lstm": hk.LSTM,
+    "relu": functools.partial(hk.VanillaRNN, double_bias=False),
+    "reset_before": hk.GRU,
+}
+
+
+def _reorder(array):
     """Gates i f g o become i g f o, and back."""
     i, f, g, o = jnp.split(jnp.asarray(array), 4, axis=-1)
     return jnp.concatenate([i, g, f, o], axis=-1)
 
 
 def _params(case: Case, layer: Layer):
+    """The arrays of a core by their names below the core's."""
+    w_ih, w_hh, b = map(jnp.asarray, layer[:3])
+    if case.cell == "relu":
+        return {"/linear": {"w": w_ih, "b": b}, "/linear_1": {"w": w_hh}}
+    if case.cell == "reset_before":
+        # Its gates are z r n, and its z is what is taken of the new.
+        def turned(array):
+            r, z, n = jnp.split(array, 3, axis=-1)
+            return jnp.concatenate([-z, r, n], axis=-1)
+
+        return {"": {"w_i": turned(w_ih), "w_h": turned(w_hh), "b": turned(b)}}
     # Haiku adds 1 to the forget gate by itself.
     forget = jnp.repeat(jnp.array([0.0, 0.0, 1.0, 0.0], jnp.float32), case.hidden)
-    w = jnp.concatenate([layer.w_ih, layer.w_hh])
-    return {"w": _reorder(w, case), "b": _reorder(layer.b, case) - forget}
+    w = jnp.concatenate([w_ih, w_hh])
+    return {"/linear": {"w": _reorder(w), "b": _reorder(b) - forget}}
+
+
+def _layer(case: Case, params, name: str, inputs: int) -> Layer:
+    if case.cell == "relu":
+        first, second = params[f"{name}/linear"], params[f"{name}/linear_1"]
+        return Layer(first["w"], second["w"], first["b"], None)
+    if case.cell == "reset_before":
+
+        def turned(array):
+            z, r, n = jnp.split(array, 3, axis=-1)
+            return jnp.concatenate([r, -z, n], axis=-1)
+
+        w_ih, w_hh, b = (turned(params[name][key]) for key in ("w_i", "w_h", "b"))
+        return Layer(w_ih, w_hh, b, None)
+    weights = params[f"{name}/linear"]
+    w = _reorder(weights["w"])
+    return Layer(w[:inputs], w[inputs:], _reorder(weights["b"]), None)
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
@@ -35,9 +70,11 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         raise LeftOut("hk.GRU resets before the recurrent product: other equations")
     if case.cell == "elman":
         raise LeftOut("hk.VanillaRNN has a ReLU in place of tanh")
+    if case.cell not in CORES:
+        raise LeftOut("it has no MGU, and projects no LSTM")
     if case.ragged:
         raise LeftOut("hk.dynamic_unroll takes no lengths")
-    depth = 2 if case.bidirectional else 1
+    make, depth = CORES[case.cell], 2 if case.bidirectional else 1
 
     def cast(a):
         return a.astype(case.dtype)
@@ -46,17 +83,17 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         for first in range(0, len(layers), depth):
             ys = []
             for d in range(depth):
-                core = hk.LSTM(case.hidden, name=f"layer_{first + d}")
+                core = make(case.hidden, name=f"layer_{first + d}")
                 start = jax.tree.map(cast, core.initial_state(xs.shape[1]))
                 ys.append(hk.dynamic_unroll(core, xs, start, reverse=bool(d))[0])
             xs = jnp.concatenate(ys, axis=-1)
         return xs
 
     def one(inputs, state):
-        return hk.LSTM(case.hidden, name="layer_0")(inputs, state)
+        return make(case.hidden, name="layer_0")(inputs, state)
 
     def several(inputs, state):
-        return hk.dynamic_unroll(hk.LSTM(case.hidden, name="layer_0"), inputs, state)
+        return hk.dynamic_unroll(make(case.hidden, name="layer_0"), inputs, state)
 
     apply = hk.without_apply_rng(hk.transform(network)).apply
     step = hk.without_apply_rng(hk.transform(one)).apply
@@ -66,21 +103,22 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         return apply(params, xs)
 
     def common(params):
-        made = []
-        for i, layer in enumerate(layers):
-            weights = params[f"layer_{i}/linear"]
-            w, inputs = _reorder(weights["w"], case), layer.w_ih.shape[0]
-            b = _reorder(weights["b"], case)
-            made.append(Layer(w[:inputs], w[inputs:], b, None))
-        return made
+        return [
+            _layer(case, params, f"layer_{i}", layer.w_ih.shape[0])
+            for i, layer in enumerate(layers)
+        ]
 
     zeros = jnp.zeros((1, case.hidden), case.dtype)
     return jax_driver.Model(
-        params={f"layer_{i}/linear": _params(case, w) for i, w in enumerate(layers)},
+        params={
+            f"layer_{i}{name}": arrays
+            for i, layer in enumerate(layers)
+            for name, arrays in _params(case, layer).items()
+        },
         layers=common,
         unroll=unroll,
         time_major=True,
-        carry=hk.LSTMState(zeros, zeros),
+        carry=hk.LSTMState(zeros, zeros) if case.cell == "lstm" else zeros,
         step=lambda params, carry, x: step(params, x, carry)[::-1],
         chunk=lambda params, carry, xs: chunk(params, xs, carry)[::-1],
     )

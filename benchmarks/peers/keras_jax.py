@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import jax_driver
-from benchmarks.peers import rnnjax_cells
+from benchmarks.peers import LeftOut, rnnjax_cells
 from benchmarks.workloads import Case, Layer
 from rnnjax import interop
 
@@ -26,18 +26,28 @@ def _swap(array):
 
 def _layer(case: Case, weights: list[Any]) -> Layer:
     w_ih, w_hh, b = weights
-    if case.cell != "gru":
+    if case.cell not in ("gru", "reset_before"):
         return Layer(w_ih, w_hh, b, None)
     w_ih, w_hh, b = _swap(w_ih), _swap(w_hh), _swap(b)
+    if case.cell == "reset_before":
+        return Layer(w_ih, w_hh, b, None)
     return Layer(w_ih, w_hh, b[0], b[1][-case.hidden :])
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
-    kind, cell_kind = {
+    kinds: dict[str, tuple[Any, Any]] = {
         "lstm": (keras.layers.LSTM, keras.layers.LSTMCell),
         "gru": (keras.layers.GRU, keras.layers.GRUCell),
         "elman": (keras.layers.SimpleRNN, keras.layers.SimpleRNNCell),
-    }[case.cell]
+    }
+    # The same with one argument more.
+    other = {"relu": {"activation": "relu"}, "reset_before": {"reset_after": False}}
+    base = {"relu": "elman", "reset_before": "gru"}.get(case.cell, case.cell)
+    if base not in kinds:
+        raise LeftOut("it has no MGU, and projects no LSTM")
+    kind, cell_kind = (
+        functools.partial(one, **other.get(case.cell, {})) for one in kinds[base]
+    )
     streams = case.mode in ("step", "chunk")
     options: dict[str, Any] = {"return_sequences": True, "zero_output_for_mask": True}
     # Orthogonal weights, its default, cannot be drawn in bfloat16.

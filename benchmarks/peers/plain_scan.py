@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from benchmarks import jax_driver
 from benchmarks.peers import LeftOut
-from benchmarks.workloads import Case, Layer
+from benchmarks.workloads import Case, Layer, outputs_of
 
 PACKAGES = ("jax", "jaxlib", "numpy", "optax")
 
@@ -34,7 +34,42 @@ def _elman(layer, h, x):
     return h, h
 
 
-STEPS = {"lstm": _lstm, "gru": _gru, "elman": _elman}
+def _relu(layer, h, x):
+    h = jax.nn.relu(x @ layer.w_ih + h @ layer.w_hh + layer.b)
+    return h, h
+
+
+def _reset_before(layer, h, x):
+    x_r, x_z, x_n = jnp.split(x @ layer.w_ih + layer.b, 3, axis=-1)
+    w_r, w_z, w_n = jnp.split(layer.w_hh, 3, axis=-1)
+    r, z = jax.nn.sigmoid(x_r + h @ w_r), jax.nn.sigmoid(x_z + h @ w_z)
+    h = (1 - z) * jnp.tanh(x_n + (r * h) @ w_n) + z * h
+    return h, h
+
+
+def _mgu(layer, h, x):
+    x_f, x_n = jnp.split(x @ layer.w_ih + layer.b, 2, axis=-1)
+    h_f, h_n = jnp.split(h @ layer.w_hh, 2, axis=-1)
+    f = jax.nn.sigmoid(x_f + h_f)
+    h = (1 - f) * jnp.tanh(x_n + f * (h_n + layer.b_hn)) + f * h
+    return h, h
+
+
+def _projected(layer, carry, x):
+    (c, _), h = _lstm(layer, carry, x)
+    h = h @ layer.w_proj
+    return (c, h), h
+
+
+STEPS = {
+    "lstm": _lstm,
+    "gru": _gru,
+    "elman": _elman,
+    "relu": _relu,
+    "reset_before": _reset_before,
+    "mgu": _mgu,
+    "projected": _projected,
+}
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
@@ -43,8 +78,9 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     step = STEPS[case.cell]
 
     def zeros(*shape):
-        h = jnp.zeros((*shape, case.hidden), case.dtype)
-        return (h, h) if case.cell == "lstm" else h
+        c = jnp.zeros((*shape, case.hidden), case.dtype)
+        h = jnp.zeros((*shape, outputs_of(case)), case.dtype)
+        return (c, h) if case.cell in ("lstm", "projected") else h
 
     def masked(layer, carry, inputs):
         x, valid = inputs

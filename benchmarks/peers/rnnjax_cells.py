@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 import rnnjax
 from benchmarks import jax_driver
-from benchmarks.workloads import Case, Layer
+from benchmarks.workloads import Case, Layer, outputs_of
 
 PACKAGES = ("rnnjax", "jax", "jaxlib", "numpy", "optax")
 
@@ -19,9 +19,13 @@ def about() -> str:
 
 
 def _params(cell: str, layer: Layer):
-    w_ih, w_hh, b = map(jnp.asarray, layer[:3])
-    if layer.b_hn is not None:
-        return rnnjax.GRUParams(w_ih, w_hh, b, jnp.asarray(layer.b_hn))
+    w_ih, w_hh, b, b_hn, w_proj = jax.tree.map(jnp.asarray, layer)
+    if cell in ("gru", "reset_before"):
+        return rnnjax.GRUParams(w_ih, w_hh, b, b_hn)
+    if cell == "mgu":
+        return rnnjax.MGUParams(w_ih, w_hh, b, b_hn)
+    if cell == "projected":
+        return rnnjax.FullLSTMParams(w_ih, w_hh, b, None, w_proj, None)
     kind = rnnjax.LSTMParams if cell == "lstm" else rnnjax.ElmanParams
     return kind(w_ih, w_hh, b)
 
@@ -30,7 +34,17 @@ def network(
     case: Case, layers: list[Layer], traversal: Any = None
 ) -> tuple[rnnjax.Cell, Any]:
     """The cell of a case and its params, which other peers may convert."""
-    make = {"lstm": rnnjax.lstm, "gru": rnnjax.gru, "elman": rnnjax.elman}[case.cell]
+    make: Any = {
+        "lstm": rnnjax.lstm,
+        "gru": rnnjax.gru,
+        "elman": rnnjax.elman,
+        "relu": functools.partial(rnnjax.elman, activation=jax.nn.relu),
+        "reset_before": functools.partial(rnnjax.gru, reset_after=False),
+        "mgu": functools.partial(rnnjax.mgu, reset_after=True),
+        "projected": functools.partial(
+            rnnjax.full_lstm, projection_size=outputs_of(case)
+        ),
+    }[case.cell]
     if case.checkpointed:
         make = functools.partial(make, traversal=rnnjax.scan.checkpointed)
     if traversal is not None:
@@ -60,7 +74,11 @@ def build(case: Case, layers: list[Layer], traversal: Any = None) -> jax_driver.
     def common(params):
         one = case.layers == 1 and not case.bidirectional
         each = [params] if one else params
-        return [Layer(p.w_ih, p.w_hh, p.b, getattr(p, "b_hn", None)) for p in each]
+        rest = "b_hn", "w_proj"
+        return [
+            Layer(p.w_ih, p.w_hh, p.b, *(getattr(p, name, None) for name in rest))
+            for p in each
+        ]
 
     return jax_driver.Model(
         params=params,

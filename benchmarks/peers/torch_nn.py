@@ -1,5 +1,6 @@
 """torch's own layers, ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN``, in eager mode."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from benchmarks.peers import (
     Prepared,
     named_gradients,
 )
-from benchmarks.workloads import Case, Data, Layer, data
+from benchmarks.workloads import Case, Data, Layer, data, outputs_of
 
 PACKAGES = ("torch", "numpy")
 
@@ -80,7 +81,15 @@ def _numpy(tensor: Any) -> np.ndarray:
 
 
 def _network(case: Case, layers: list[Layer]) -> Any:
-    kind = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN}
+    kind: dict[str, Any] = {
+        "lstm": torch.nn.LSTM,
+        "gru": torch.nn.GRU,
+        "elman": torch.nn.RNN,
+        "relu": functools.partial(torch.nn.RNN, nonlinearity="relu"),
+        "projected": functools.partial(torch.nn.LSTM, proj_size=outputs_of(case)),
+    }
+    if case.cell not in kind:
+        raise LeftOut("it has no MGU, and its GRU resets after the product")
     network = kind[case.cell](
         case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional
     ).to(PLACE, getattr(torch, case.dtype))
@@ -92,6 +101,8 @@ def _network(case: Case, layers: list[Layer]) -> Any:
         arrays[f"weight_hh_{suffix}"] = layer.w_hh.T
         arrays[f"bias_ih_{suffix}"] = layer.b
         arrays[f"bias_hh_{suffix}"] = _recurrent_bias(layer)
+        if layer.w_proj is not None:
+            arrays[f"weight_hr_{suffix}"] = layer.w_proj.T
     network.load_state_dict({key: _tensor(value) for key, value in arrays.items()})
     return network
 
@@ -105,11 +116,11 @@ def _recurrent_bias(layer: Layer) -> np.ndarray:
 
 
 def _layers(case: Case, gradients: list[Any]) -> list[Layer]:
-    made = []
-    for i in range(0, len(gradients), 4):
-        w_ih, w_hh, b_ih, b_hh = (_numpy(g) for g in gradients[i : i + 4])
+    made, each = [], 5 if case.cell == "projected" else 4
+    for i in range(0, len(gradients), each):
+        w_ih, w_hh, b_ih, b_hh, *w_hr = (_numpy(g) for g in gradients[i : i + each])
         b_hn = b_hh[-case.hidden :] if case.cell == "gru" else None
-        made.append(Layer(w_ih.T, w_hh.T, b_ih, b_hn))
+        made.append(Layer(w_ih.T, w_hh.T, b_ih, b_hn, *(w.T for w in w_hr)))
     return made
 
 

@@ -42,6 +42,7 @@ CASE = Case("A", "lstm", "backward", 2, 3, 4, 5)
     ("arguments", "asked"),
     [
         ("--workloads A --dtypes float32,bfloat16", set(MODULES)),
+        ("--workloads O --keep-memory", set(MODULES)),
         (
             "--workloads D,I,J,K,L,M,P --cells lstm --peers torch,scan,rnnjax --warm",
             {"torch", "scan", "rnnjax"},
