@@ -8,8 +8,10 @@ have that product:
 .. math:: y = x\,W, \qquad dW = x^T dz,
 
 with ``x: (rows, inputs)``. They are bilinear, so these two are all that derivatives of
-any order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or over the
-rows of a gradient, it is a batched product of JAX's own.
+any order need. The kernel leaves out rows in which ``dz`` is zero, as it is in padding:
+they count nothing, even beside an ``x`` that is not a number. `jax.vmap` over ``x``
+alone makes more rows; over weights, or over the rows of a gradient, it is a batched
+product of JAX's own.
 """
 
 from collections.abc import Callable, Sequence

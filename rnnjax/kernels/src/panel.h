@@ -57,9 +57,10 @@ struct Columns {
 
 template <class D>
 void pack_columns(const D* matrix, int64_t rows, int64_t stride,
-                  const Columns& from, float* packed) {
+                  const Columns& from, float* packed,
+                  const int64_t* chosen = nullptr) {
   for (int64_t k = 0; k < rows; ++k) {
-    const D* row = matrix + k * stride;
+    const D* row = matrix + (chosen == nullptr ? k : chosen[k]) * stride;
     for (int v = 0; v < from.vectors; ++v, packed += kLanes) {
       store(packed, load(row + from.column[v], from.count[v]));
     }

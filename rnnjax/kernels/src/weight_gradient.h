@@ -1,6 +1,8 @@
 // The gradient of a weight matrix: x^T dz over all rows, which are all steps
 // of all examples. There are many more rows than columns of either, so a task
 // walks over the rows in chunks, and keeps the sums of its part of the result.
+// Rows of dz that are zero are left out: those of padding, and of steps that no
+// loss has asked for.
 
 #ifndef RNNJAX_WEIGHT_GRADIENT_H_
 #define RNNJAX_WEIGHT_GRADIENT_H_
@@ -24,8 +26,9 @@ class WeightGradientPass {
 
   void run() {
     if (p_.inputs == 0 || p_.outputs == 0) return;
+    choose();
     int64_t tasks = 1;
-    if (p_.rows * p_.inputs * p_.outputs >= kWorthDividedProduct) {
+    if (count_ * p_.inputs * p_.outputs >= kWorthDividedProduct) {
       tasks = host_.threads();
     }
     // Either the columns of dz or those of x are divided. The first is better,
@@ -42,6 +45,26 @@ class WeightGradientPass {
   }
 
  private:
+  void choose() {
+    rows_ = take<int64_t>(host_, p_.rows);
+    count_ = 0;
+    const D* dz = static_cast<const D*>(p_.dz);
+    for (int64_t row = 0; row < p_.rows; ++row, dz += p_.outputs) {
+      if (!is_zero(dz)) rows_[count_++] = row;
+    }
+  }
+
+  bool is_zero(const D* row) const {
+    for (int64_t c = 0; c < p_.outputs; c += kLanes) {
+      const int64_t left = p_.outputs - c;
+      const Vec part = load(row + c, left < kLanes ? left : kLanes);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        if (part[lane] != 0.0f) return false;
+      }
+    }
+    return true;
+  }
+
   static int64_t row_blocks(int64_t rows) { return (rows + kRows - 1) / kRows; }
 
   // The part of the result that one task makes.
@@ -76,29 +99,28 @@ class WeightGradientPass {
     std::memset(part.sums, 0, sizeof(float) * panels * panel_size);
     part.dz = take<float>(host_, kChunk * kVectors * kLanes);
     part.x = take<float>(host_, kChunk * stride(part));
-    for (int64_t row = 0; row < p_.rows; row += kChunk) {
-      const int64_t left = p_.rows - row;
-      add_chunk(part, row, left < kChunk ? left : kChunk);
+    for (int64_t first = 0; first < count_; first += kChunk) {
+      const int64_t left = count_ - first;
+      add_chunk(part, rows_ + first, left < kChunk ? left : kChunk);
     }
     for (int64_t i = 0; i < panels; ++i) {
       write(part.first_panel + i, part, part.sums + i * panel_size);
     }
   }
 
-  void add_chunk(const Part& part, int64_t row, int64_t count) const {
-    const D* x =
-        static_cast<const D*>(p_.x) + row * p_.inputs + part.first_input;
+  void add_chunk(const Part& part, const int64_t* rows, int64_t count) const {
+    const D* x = static_cast<const D*>(p_.x) + part.first_input;
     for (int64_t r = 0; r < count; ++r) {
-      convert(x + r * p_.inputs, part.x + r * stride(part), part.inputs);
+      convert(x + rows[r] * p_.inputs, part.x + r * stride(part), part.inputs);
     }
     float* sums = part.sums;
     for (int64_t panel = part.first_panel; panel < part.last_panel; ++panel) {
-      pack_columns(static_cast<const D*>(p_.dz) + row * p_.outputs, count,
-                   p_.outputs, columns(panel), part.dz);
+      pack_columns(static_cast<const D*>(p_.dz), count, p_.outputs,
+                   columns(panel), part.dz, rows);
       with_width<kVectors>(cut_.width(panel), [&](auto width) {
         constexpr int V = decltype(width)::value;
-        for_row_blocks(part.inputs, [&](auto rows, int64_t first) {
-          constexpr int R = decltype(rows)::value;
+        for_row_blocks(part.inputs, [&](auto high, int64_t first) {
+          constexpr int R = decltype(high)::value;
           add_block<R, V>(part.x + first, stride(part), part.dz, count,
                           sums + first * V * kLanes);
         });
@@ -152,6 +174,8 @@ class WeightGradientPass {
   const WeightGradient& p_;
   Host& host_;
   const Cut cut_;
+  int64_t* rows_ = nullptr;  // those that count
+  int64_t count_ = 0;
   bool by_panels_ = true;
   int64_t tasks_ = 1;
 };
