@@ -34,6 +34,7 @@ INTERNAL = {
     "rnnjax.interop.weights",
     "rnnjax.kernels.assembly",
     "rnnjax.kernels.compile",
+    "rnnjax.kernels.contractions",
     "rnnjax.kernels.cudnn",
     "rnnjax.kernels.cudnn_layout",
     "rnnjax.kernels.equations",

@@ -32,16 +32,8 @@ _CHEAP = {
     *("add", "add_any", "sub", "mul", "neg", "max", "min", "abs", "square", "select_n"),
     *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "integer_pow", "sign"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "split"),
-    *(
-        "concatenate",
-        "stack",
-        "unstack",
-        "transpose",
-        "name",
-        "copy",
-        "convert_element_type",
-    ),
-    *("stop_gradient", "tanh", "logistic", "exp"),
+    *("concatenate", "stack", "unstack", "transpose", "name", "copy"),
+    *("convert_element_type", "stop_gradient", "tanh", "logistic", "exp"),
 }
 
 
@@ -128,7 +120,7 @@ def _called(
     if eqn.primitive.name != "scan":
         return once(given)
     length = eqn.params["length"]
-    if length > _UNROLLED:
+    if not 0 < length <= _UNROLLED:
         return None
     ends = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
     fixed, carry, xs = given[: ends[0]], given[slice(*ends)], given[ends[1] :]
@@ -257,16 +249,11 @@ def _product_of_vectors(eqn: Any, given: Sequence[Any], weights_first: bool) -> 
     made = [vectors[i, j] @ matrices[i] for i in range(blocks) for j in range(rows)]
     shape = sizes(v, v_blocks), sizes(v, v_free), sizes(w, w_free)
     product = jnp.concatenate(made).reshape(*itertools.chain(*shape))
-    ends = np.cumsum([len(part) for part in shape])
-    return (
-        jnp.moveaxis(
-            product,
-            range(*ends[:2]),
-            range(product.ndim - ends[1] + ends[0], product.ndim),
-        )
-        if weights_first
-        else product
-    )
+    if not weights_first:
+        return product
+    # The free axes of the first factor stand before those of the second.
+    axes = range(len(v_blocks), len(v_blocks) + len(v_free))
+    return jnp.moveaxis(product, axes, range(product.ndim - len(axes), product.ndim))
 
 
 class Hoisted(NamedTuple):

@@ -51,15 +51,16 @@ def joined(nodes: list[Node], results: Set[Any]) -> list[Node]:
             parts = [part(r) for r in node.ins]
             found = _sum(node, parts)
             if found is not None:
-                node, roots = found
-                left = [n for n in left if n.out.root not in roots]
+                node, taken = found
+                left = [n for n in left if all(n is not one for one in taken)]
         if node.kind == PRODUCT:
             made[node.out.root] = node
         left.append(node)
     return [_with_reads(node) for node in left]
 
 
-def _sum(node: Node, parts: list[Node | None]) -> tuple[Node, set[Any]] | None:
+def _sum(node: Node, parts: list[Node | None]) -> tuple[Node, list[Node]] | None:
+    """A sum as one product, and the products that it is made of."""
     present = [p for p in parts if p is not None]
     if not present:
         return None
@@ -68,15 +69,14 @@ def _sum(node: Node, parts: list[Node | None]) -> tuple[Node, set[Any]] | None:
         if len(starts) < 2:
             terms = present[0].details[1] + present[1].details[1]
             start = starts[0] if starts else None
-            roots = {p.out.root for p in present}
-            return Node(PRODUCT, "sum", node.out, (), (start, terms)), roots
+            return Node(PRODUCT, "sum", node.out, (), (start, terms)), present
         present = present[:1]
     product = present[0]
     other = node.ins[1] if product is parts[0] else node.ins[0]
     if product.details[0] is not None or other.splat:
         return None
     details = (other, product.details[1])
-    return Node(PRODUCT, "sum", node.out, (), details), {product.out.root}
+    return Node(PRODUCT, "sum", node.out, (), details), [product]
 
 
 def _with_reads(node: Node) -> Node:
