@@ -143,7 +143,7 @@ def _reduced(eqn: Any, placed: Callable) -> tuple[Ref, tuple[int, int, int]]:
 
 
 def _weights(eqn: Any, shared: set[Any]) -> tuple[Any, Any, list[int]] | None:
-    """The vector and the weights of a product of these: rows, columns, and if turned."""
+    """The vector, the weights, and their rows, columns and whether they are turned."""
     a, b = eqn.invars
     (summed_a, summed_b), (blocks, _) = eqn.params["dimension_numbers"]
     if isinstance(a, Literal) or isinstance(b, Literal):
