@@ -1,7 +1,15 @@
 """Names for the values inside a step."""
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
+
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
+
+__all__ = ["observe"]
+
+_watched = contextvars.ContextVar("watched", default=False)
 
 
 def observe(**values: Array) -> None:
@@ -20,3 +28,29 @@ def observe(**values: Array) -> None:
     """
     for name, value in values.items():
         checkpoint_name(value, name)
+
+
+@contextlib.contextmanager
+def watching() -> Iterator[None]:
+    """What is traced meanwhile walks by loops of JAX, whose steps keep their names.
+
+    >>> from rnnjax import observation
+    >>> with observation.watching():
+    ...     observation.watched()
+    True
+    """
+    token = _watched.set(True)
+    try:
+        yield
+    finally:
+        _watched.reset(token)
+
+
+def watched() -> bool:
+    """Whether somebody will look at the named values of what is traced now.
+
+    >>> from rnnjax import observation
+    >>> observation.watched()
+    False
+    """
+    return _watched.get()

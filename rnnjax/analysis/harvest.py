@@ -7,7 +7,7 @@ import jax
 from jax import Array, lax
 from jax.extend.core import Literal
 
-from rnnjax import programs
+from rnnjax import observation, programs
 
 
 class Named(NamedTuple):
@@ -36,7 +36,8 @@ def harvest(function: Callable[..., Any], *args: Any) -> tuple[Any, list[Named]]
     >>> float(total), [(name, value.tolist()) for name, value, _ in found]
     (3.0, [('square', [0.0, 1.0, 4.0])])
     """
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+    with observation.watching():
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     results, found = _run(closed, jax.tree.leaves(args))
     return jax.tree.unflatten(jax.tree.structure(shape), results), found
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import mlir
 
+from rnnjax import observation
 from rnnjax.cell import Cell
 from rnnjax.checks import time_steps
 from rnnjax.kernels import (
@@ -53,6 +54,8 @@ def reason(params: Any, carry: Any, xs: Any) -> str:
     """
     if jax.default_backend() != "cpu" or not native.available():
         return f"native library on {jax.default_backend()}: {native.reason()}"
+    if observation.watched():
+        return "step whose values are looked at"
     if jax.config.jax_disable_jit:  # pyright: ignore
         return "step whose operations run one at a time"
     if not jax.sharding.get_abstract_mesh().empty:

@@ -234,6 +234,13 @@ def test_every_combinator_is_opened(cell, names, key):
     assert {len(value) for value in trace.values()} == {6}
 
 
+@pytest.mark.float32
+@pytest.mark.parametrize(("cell", "names"), OPENED.values(), ids=OPENED)
+def test_the_native_loop_hides_no_names(cell, names):
+    """A combinator may walk by it in float32, the users' default."""
+    assert seen(cell)[0].names == names
+
+
 # The cell, and the names whose values are the output, side by side.
 NOISY = {
     "noise": (rnnjax.leaky_rnn(3, 4, noise=0.5), ("r",)),
