@@ -29,6 +29,21 @@ def inner(eqn: Any) -> Closed | None:
     return None
 
 
+def scanned(eqn: Any, step: Any) -> tuple[int, int]:
+    """How many operands of a `jax.lax.scan` are constants, and how many are its carry.
+
+    Versions of JAX say it in other ways. In all of them the inputs and the outputs over
+    time have an axis less inside ``step``, its jaxpr, than outside.
+    """
+
+    def over_time(outside, inside):
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(a.aval.shape) > len(b.aval.shape) for a, b in pairs)
+
+    carried = len(eqn.outvars) - over_time(eqn.outvars, step.outvars)
+    return len(eqn.invars) - over_time(eqn.invars, step.invars) - carried, carried
+
+
 def run_one(jaxpr: Any, eqn: Any, given: Sequence[Any]) -> list[Any]:
     """The results of one equation of a jaxpr for these operands."""
     inputs = [

@@ -70,12 +70,7 @@ def _run(closed: Any, args: list[Any]) -> tuple[list[Any], list[Named]]:
 
 
 def _scan(eqn: Any, step: Any, given: list[Any]) -> tuple[list[Any], list[Named]]:
-    # Versions of JAX count the operands in other ways; inputs and outputs of each step
-    # have an axis less inside than outside.
-    ins = _with_time(eqn.invars, step.jaxpr.invars)
-    outs = _with_time(eqn.outvars, step.jaxpr.outvars)
-    carried = len(eqn.outvars) - outs
-    fixed = len(given) - ins - carried
+    fixed, carried = programs.scanned(eqn, step.jaxpr)
     consts, carry, xs = (
         given[:fixed],
         given[fixed : fixed + carried],
@@ -95,11 +90,6 @@ def _scan(eqn: Any, step: Any, given: list[Any]) -> tuple[list[Any], list[Named]
         for one, value in zip(kept, values, strict=True)
     ]
     return [*carry, *ys], named
-
-
-def _with_time(outside: list[Any], inside: list[Any]) -> int:
-    pairs = zip(outside, inside, strict=True)
-    return sum(len(one.aval.shape) > len(other.aval.shape) for one, other in pairs)
 
 
 def _names_in(jaxpr: Any) -> bool:

@@ -106,8 +106,8 @@ def translate(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
             else:
                 places[out] = ref(eqn.invars[0])
         else:
-            known = _NAMES.get(name, name) in (*operations, "integer_pow", "square")
-            if not known or len(eqn.invars) > 3:
+            known = {*operations, "integer_pow", "square", "one_minus_square"}
+            if _NAMES.get(name, name) not in known or len(eqn.invars) > 3:
                 raise Unknown(name)
             shape = out.aval.shape
             spread = functools.partial(np.broadcast_to, shape=shape)
@@ -120,6 +120,9 @@ def _elementwise(eqn: Any, ins: list[Ref], new: Callable) -> None:
     name, out = eqn.primitive.name, eqn.outvars[0]
     if name == "square" or (name == "integer_pow" and eqn.params["y"] == 2):
         return new(BLOCK, "mul", out, [ins[0], ins[0]])
+    if name == "one_minus_square":
+        one = Ref(1.0, splat=True)
+        return new(BLOCK, "subtract_product", out, [ins[0], ins[0], one])
     if name == "integer_pow":
         return new(
             BLOCK, "power", out, [ins[0], Ref(float(eqn.params["y"]), splat=True)]
