@@ -417,11 +417,12 @@ class Engine {
   template <int R, int V>
   static void product(const Instruction& it, int64_t t, int64_t r,
                       int64_t column) {
-    const float* start[R];
+    const bool started = it.a.start != nullptr;
+    const float* start[R] = {};
     float* to[R];
     for (int i = 0; i < R; ++i) {
       to[i] = it.out.floats(t, r + i) + column;
-      start[i] = it.a.floats(t, r + i) + column;
+      if (started) start[i] = it.a.floats(t, r + i) + column;
     }
     for (int64_t first = 0; first < it.count; first += kFactors) {
       const int64_t count = std::min(kFactors, it.count - first);
@@ -436,7 +437,7 @@ class Engine {
       }
       if (first > 0) {
         multiply<R, V, true>(to, factors, count, to);
-      } else if (it.a.start != nullptr) {
+      } else if (started) {
         multiply<R, V, true>(start, factors, count, to);
       } else {
         multiply<R, V, false>(start, factors, count, to);
