@@ -16,18 +16,14 @@ import jax
 import jax.numpy as jnp
 
 import rnnjax
-from benchmarks import turns
+from benchmarks import turns, workloads
 from rnnjax import kernels, scan
 
-# Batch, steps, inputs and units, as in `benchmarks.compare`.
+# Batch, steps, inputs and units: those of one layer in `benchmarks.compare`.
 WORKLOADS = {
-    "A": (1, 1000, 64, 64),
-    "B": (128, 10, 1, 30),
-    "C": (16, 1000, 16, 64),
-    "D": (128, 28, 28, 128),
-    "E": (20, 35, 200, 200),
-    "F": (64, 100, 128, 256),
-    "G": (32, 100, 512, 512),
+    letter: (case.batch, case.time, case.inputs, case.hidden)
+    for letter in "ABCDEFG"
+    for case in workloads.WORKLOADS[letter].groups(("lstm",), False)[0]
 }
 QUICK = (2, 5, 4, 4)
 

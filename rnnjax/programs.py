@@ -29,11 +29,11 @@ def inner(eqn: Any) -> Closed | None:
     return None
 
 
-def scanned(eqn: Any, step: Any) -> tuple[int, int]:
-    """How many operands of a `jax.lax.scan` are constants, and how many are its carry.
+def scanned(eqn: Any, step: Any, given: Sequence[Any]) -> list[list[Any]]:
+    """The operands of a `jax.lax.scan` as ``[constants, carry, xs]``.
 
-    Versions of JAX say it in other ways. In all of them the inputs and the outputs over
-    time have an axis less inside ``step``, its jaxpr, than outside.
+    Versions of JAX count them in other ways. In all of them the inputs and the outputs
+    over time have an axis less inside ``step``, its jaxpr, than outside.
     """
 
     def over_time(outside, inside):
@@ -41,7 +41,12 @@ def scanned(eqn: Any, step: Any) -> tuple[int, int]:
         return sum(len(a.aval.shape) > len(b.aval.shape) for a, b in pairs)
 
     carried = len(eqn.outvars) - over_time(eqn.outvars, step.outvars)
-    return len(eqn.invars) - over_time(eqn.invars, step.invars) - carried, carried
+    xs = len(given) - over_time(eqn.invars, step.invars)
+    return [
+        list(given[: xs - carried]),
+        list(given[xs - carried : xs]),
+        list(given[xs:]),
+    ]
 
 
 def run_one(jaxpr: Any, eqn: Any, given: Sequence[Any]) -> list[Any]:

@@ -70,12 +70,8 @@ def _run(closed: Any, args: list[Any]) -> tuple[list[Any], list[Named]]:
 
 
 def _scan(eqn: Any, step: Any, given: list[Any]) -> tuple[list[Any], list[Named]]:
-    fixed, carried = programs.scanned(eqn, step.jaxpr)
-    consts, carry, xs = (
-        given[:fixed],
-        given[fixed : fixed + carried],
-        given[fixed + carried :],
-    )
+    consts, carry, xs = programs.scanned(eqn, step.jaxpr, given)
+    carried = len(carry)
     kept: list[Named] = []
 
     def body(carry, x):

@@ -30,23 +30,11 @@ _UNROLLED = 8
 # read it again.
 _CHEAP = {
     *("add", "add_any", "sub", "mul", "neg", "max", "min", "abs", "square", "select_n"),
-    *(
-        "one_minus_square",
-        "eq",
-        "ne",
-        "lt",
-        "le",
-        "gt",
-        "ge",
-        "and",
-        "or",
-        "not",
-        "integer_pow",
-        "sign",
-    ),
+    *("eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "integer_pow", "sign"),
     *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "slice", "split"),
     *("concatenate", "stack", "unstack", "transpose", "name", "copy"),
     *("convert_element_type", "stop_gradient", "tanh", "logistic", "exp"),
+    "one_minus_square",
 }
 
 
@@ -135,12 +123,7 @@ def _called(
     length = eqn.params["length"]
     if not 0 < length <= _UNROLLED:
         return None
-    count, carried = programs.scanned(eqn, called.jaxpr)
-    fixed, carry, xs = (
-        given[:count],
-        given[count : count + carried],
-        given[count + carried :],
-    )
+    fixed, carry, xs = programs.scanned(eqn, called.jaxpr, given)
     made = [None] * length
     for i in reversed(range(length)) if eqn.params["reverse"] else range(length):
         out = once([*fixed, *carry, *(x[i] for x in xs)])
