@@ -4,6 +4,7 @@ Blocks of elementwise operations are done strip by strip, so that values inside 
 never leave the first-level cache.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from rnnjax.kernels.layout import (
     FILLED,
     NONE,
     NUMBER,
+    STORED,
     TEMPORARY,
     Layout,
     Place,
@@ -34,6 +36,10 @@ from rnnjax.kernels.nodes import (
     scheduled,
 )
 from rnnjax.kernels.translation import translate
+
+# What an input or an output is, as in rnnjax/kernels/src/program.h: a carry that has
+# one place alone is a row's.
+_, ROW, CARRY, TIMED = range(4)
 
 
 class Program(NamedTuple):
@@ -129,14 +135,20 @@ class _Code:
         header += [self.temporaries, loop.length, int(loop.reverse)]
         invars, outvars = loop.step.invars, loop.step.outvars
         header.append(len(invars))
+        space, (*_, carry, _) = layout.space, loop.parts(invars)
         roles = enumerate(loop.parts(invars))
         for role, v in [(role, v) for role, part in roles for v in part]:
-            place = layout.space.get(v, (NONE, 0, -1))
-            header += [role, *_form(v), place[2] if role < 3 else 0]
+            place = space.get(v, (NONE, 0, -1))
+            if role == CARRY and place[0] == STORED:
+                role = ROW
+            header += [role, *_form(v), place[2] if role != TIMED else 0]
         header.append(len(outvars))
-        for i, v in enumerate(outvars):
-            at = layout.now[i] if i < loop.carry else -1
-            header += [int(i >= loop.carry), *_form(v), at]
+        for v, before in itertools.zip_longest(outvars, carry):
+            if before is None:
+                header += [TIMED, *_form(v), -1]
+            else:
+                role = ROW if space[before][0] == STORED else CARRY
+                header += [role, *_form(v), space[before][2]]
         header.append(len(self.packs))
         for pack in self.packs:
             header += pack

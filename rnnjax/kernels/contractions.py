@@ -7,7 +7,7 @@ products with weights that all rows share are another matter, see
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jax.extend.core import Literal
@@ -27,11 +27,20 @@ class Work(NamedTuple):
 
     def rows(self) -> tuple[int, int] | None:
         """The sizes of an outer product whose rows are whole vectors, or nothing."""
-        loops = zip(*[iter(self.details[:9])] * 3, strict=True)
-        (i, ai, bi), (j, aj, bj), (l, al, bl) = loops
+        (i, ai, bi), (j, aj, bj), (l, al, bl) = self._loops()
         plain = (al, bl, aj, bj) == (0, 1, 1, 0) and (i == 1 or (ai, bi) == (j, l))
-        summed = self.details[9:] != [1, 0, 0] * 2
-        return (l, j) if plain and not summed and l % LANES == 0 else None
+        return (l, j) if plain and self._in_vectors(l) else None
+
+    def scaled(self) -> bool:
+        """Whether it scales rows that are whole vectors, which a block does."""
+        (i, _, _), (_, aj, bj), (l, al, bl) = self._loops()
+        return i == 1 and (al, bl, aj, bj) == (0, 1, 1, l) and self._in_vectors(l)
+
+    def _loops(self) -> Iterator[tuple[int, int, int]]:
+        return zip(*[iter(self.details[:9])] * 3, strict=True)
+
+    def _in_vectors(self, size: int) -> bool:
+        return self.details[9:] == [1, 0, 0] * 2 and size % LANES == 0
 
 
 class Contraction(NamedTuple):

@@ -1,13 +1,13 @@
 """Where the native engine keeps what a step reads, makes and puts out."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rnnjax.kernels.loops import Loop
-from rnnjax.kernels.nodes import BLOCK, LANES, PRODUCT, Node, Ref, ref_of, up
+from rnnjax.kernels.nodes import BLOCK, BY_ROWS, LANES, PRODUCT, Node, Ref, ref_of, up
 
 # Where an operand is, as in rnnjax/kernels/src/program.h.
 NONE, STORED, NOW, NEXT, TEMPORARY, SHARED, FILLED, NUMBER, INPUT, OUTPUT = range(-1, 9)
@@ -21,14 +21,12 @@ class Layout(NamedTuple):
 
     Attributes:
       space: the place of each variable; what is missing never leaves its block.
-      now: the first element of each carry.
       loads: inputs over time that a step copies first: operation, place, source, size.
       copies: carries and outputs that a step copies last: operation, place, source.
       stored, carries, shared: floats of each kind of memory.
     """
 
     space: dict[Any, Place]
-    now: list[int]
     loads: list[tuple[str, Place, Place, int]]
     copies: list[tuple[str, Place, Ref]]
     stored: int
@@ -54,9 +52,13 @@ def lay_out(loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]) -> Lay
     shared, rows, carry, xs = loop.parts(loop.step.invars)
     nodes = list(itertools.chain.from_iterable(groups))
     stored, carries, constants = Memory(), Memory(), Memory()
-    now = [carries.take(v.aval.size) for v in carry]
-    space = {v: (NOW, 0, at) for v, at in zip(carry, now, strict=True)}
-    copies = list(_results(loop, nodes, places, now, space))
+    in_place = _in_place(loop, groups, places)
+    space: dict[Any, Place] = {}
+    for v in carry:
+        kind, memory = (STORED, stored) if v in in_place else (NOW, carries)
+        space[v] = (kind, 0, memory.take(v.aval.size))
+    space |= {made: space[v] for v, made in in_place.items()}
+    copies = list(_results(loop, nodes, places, in_place, space))
     reads = [r for n in nodes for r in n.ins] + [r for _, _, r in copies]
     loads = list(_inputs(loop, nodes, xs, reads, stored, space))
     for v in rows:
@@ -68,14 +70,51 @@ def lay_out(loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]) -> Lay
             space[v] = (kind, 0, constants.take(v.aval.size))
     _values(groups, [r for _, _, r in copies], stored, space)
     sizes = stored.floats, carries.floats, constants.floats
-    return Layout(space, now, loads, copies, *sizes)
+    return Layout(space, loads, copies, *sizes)
+
+
+def _in_place(
+    loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]
+) -> dict[Any, Any]:
+    """The carries whose next value may be written over them, and the variables it is.
+
+    That is where a block makes it, and whatever else reads the carry comes first: in
+    an earlier group, or in the same strip.
+    """
+    makers: dict[Any, list[tuple[int, int]]] = {}
+    reads: dict[Any, list[tuple[int, int, Ref]]] = {}
+    for i, group in enumerate(groups):
+        for j, node in enumerate(group):
+            makers.setdefault(node.out.root, []).append((i, j))
+            for r in node.ins:
+                reads.setdefault(r.root, []).append((i, j, r))
+    outvars = loop.step.outvars
+    ends = [ref_of(v, places).root for v in outvars]
+    found: dict[Any, Any] = {}
+    for v, after in zip(loop.parts(loop.step.invars)[2], outvars, strict=False):
+        made = ref_of(after, places)
+        whole = Ref(made.root, 0, v.aval.size)
+        if made != whole or len(makers.get(made.root, ())) != 1:
+            continue
+        (i, j), old = makers[made.root][0], Ref(v, 0, v.aval.size)
+
+        def first(at, k, r, i=i, j=j, old=old):
+            by_element = groups[at][k].op not in BY_ROWS
+            return at < i or (at == i and k <= j and r == old and by_element)
+
+        node = groups[i][j]
+        alone = v not in ends and made.root not in found.values()
+        if node.kind == BLOCK and node.out == whole and alone:
+            if all(first(*read) for read in reads.get(v, ())):
+                found[v] = made.root
+    return found
 
 
 def _results(
     loop: Loop,
     nodes: list[Node],
     places: dict[Any, Ref],
-    now: list[int],
+    in_place: Container[Any],
     space: dict[Any, Place],
 ) -> Iterator[tuple[str, Place, Ref]]:
     """Have carries and outputs written where they are to be; the rest is copied."""
@@ -93,8 +132,10 @@ def _results(
         return made and (r.offset, r.size) == (0, r.root.aval.size)
 
     outvars = loop.step.outvars
-    for at, v in zip(now, outvars[: loop.carry], strict=True):
-        r = ref_of(v, places)
+    for v, after in zip(loop.parts(loop.step.invars)[2], outvars, strict=False):
+        if v in in_place:
+            continue
+        r, at = ref_of(after, places), space[v][2]
         if whole(r):
             space[r.root] = (NEXT, 0, at)
         else:

@@ -15,6 +15,9 @@ LANES = 16  # what every width is padded to: the widest vector of any machine
 # What a node is, as in rnnjax/kernels/src/program.h.
 BLOCK, PRODUCT, REDUCE, GATHER, CONTRACT = range(5)
 
+# The operations of a block that read elements of other numbers than they write.
+BY_ROWS = ("outer", "repeat", "tile")
+
 
 class Unknown(Exception):
     """The engine has no such operation."""

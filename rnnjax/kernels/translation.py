@@ -81,7 +81,8 @@ def translate(loop: Loop, operations: Sequence[str]) -> tuple[list[Node], Any]:
             if v.aval.dtype not in (np.float32, np.bool_):
                 raise Unknown(f"{name} of {v.aval.dtype}")
         found = products.contraction(eqn)
-        if found is not None and (work := found.work()) is not None:
+        work = found.work() if found is not None else None
+        if work is not None and not work.scaled():
             contract(out, work)
         elif name in MOVES:
             move(eqn, ref, places, nodes)

@@ -3,27 +3,12 @@
 #ifndef RNNJAX_ELEMENTWISE_H_
 #define RNNJAX_ELEMENTWISE_H_
 
+#include <algorithm>
+
 #include "program.h"
 #include "vector.h"
 
 namespace rnnjax::RNNJAX_ISA {
-
-template <int N>
-struct VectorOf {
-  typedef float type __attribute__((vector_size(N * sizeof(float))));
-};
-
-// f of all elements of a vector: of its halves, and of theirs.
-template <int N = kLanes, class F>
-RNNJAX_INLINE float across(typename VectorOf<N>::type all, const F& f) {
-  if constexpr (N == 2) {
-    return f(all[0], all[1]);
-  } else {
-    typename VectorOf<N / 2>::type half[2];
-    std::memcpy(half, &all, sizeof(all));
-    return across<N / 2>(f(half[0], half[1]), f);
-  }
-}
 
 // A strip: `rows` rows of `width` elements from a column on, the last vector of
 // a row perhaps not whole.
@@ -140,7 +125,7 @@ struct Row {
 template <class F, class... Operand>
 RNNJAX_INLINE void map(Strip strip, const F& f, At out, Operand... operand) {
   for (int64_t r = 0; r < strip.rows; ++r) {
-    const auto along = [&](Row to, auto... row) __attribute__((always_inline)) {
+    const auto along = [&](Row to, auto... row) RNNJAX_LAMBDA {
       for (int64_t c = 0; c < strip.width; c += kLanes) {
         store(to.next(), f(load(row.next())...));
       }
@@ -149,21 +134,16 @@ RNNJAX_INLINE void map(Strip strip, const F& f, At out, Operand... operand) {
   }
 }
 
-RNNJAX_INLINE int lanes_from(Strip strip, int64_t c) {
-  const int64_t left = strip.width - c;
-  return left < kLanes ? static_cast<int>(left) : kLanes;
-}
-
 // Operations that read or write no more than there is.
 inline void copy(Strip strip, At out, At a) {
   for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), load(a(r, c)), lanes_from(strip, c));
+    store(out(r, c), load(a(r, c)), lanes_of(strip.width, c));
   });
 }
 
 inline void load(Strip strip, At out, At a) {
   for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), load(a(r, c), lanes_from(strip, c)));
+    store(out(r, c), load(a(r, c), lanes_of(strip.width, c)));
   });
 }
 
@@ -180,7 +160,7 @@ RNNJAX_INLINE void copy_bytes(void* to, const void* from, int count) {
 inline void load_flags(Strip strip, At out, At a) {
   for_vectors(strip, [&](int64_t r, int64_t c) {
     ByteVec flags{};
-    copy_bytes(&flags, a(r, c), lanes_from(strip, c));
+    copy_bytes(&flags, a(r, c), lanes_of(strip.width, c));
     store(out(r, c), truth(__builtin_convertvector(flags, IntVec) != 0));
   });
 }
@@ -189,7 +169,7 @@ inline void store_flags(Strip strip, At out, At a) {
   for_vectors(strip, [&](int64_t r, int64_t c) {
     const IntVec set = (load(a(r, c)) != 0.0f) & 1;
     const ByteVec flags = __builtin_convertvector(set, ByteVec);
-    copy_bytes(out(r, c), &flags, lanes_from(strip, c));
+    copy_bytes(out(r, c), &flags, lanes_of(strip.width, c));
   });
 }
 
@@ -211,49 +191,54 @@ inline void power(Strip strip, At out, At a, At exponent) {
   map(strip, [=](Vec x) { return power(x, n); }, out, a);
 }
 
-// Blocks of rows, (i, j, l), whose rows are whole vectors. f is given the row
-// of the strip and the places of a[i, j] and b[i, l]; the sizes are those of l
-// and j.
+// Blocks of rows, (i, j, l), whose rows are whole vectors. f is given where a
+// run of one of them goes, its length, the row of the strip and the places of
+// a[i, j] and b[i, l]; the sizes are those of l and j.
 template <class F>
-RNNJAX_INLINE void map_rows(Strip strip, const F& f, At out, At columns,
+RNNJAX_INLINE void for_runs(Strip strip, const F& f, At out, At columns,
                             At rows) {
   const auto width = static_cast<int64_t>(*columns(0, 0));
   const auto height = static_cast<int64_t>(*rows(0, 0));
   for (int64_t r = 0; r < strip.rows; ++r) {
     int64_t row = strip.column / width, column = strip.column % width;
-    int64_t block = row / height * width, left = height - row % height;
-    for (int64_t c = 0; c < strip.width; c += kLanes) {
-      store(out(r, c), f(r, row, block + column));
-      column += kLanes;
-      if (column < width) continue;
-      column = 0;
-      ++row;
-      if (--left > 0) continue;
-      block += width;
-      left = height;
+    for (int64_t c = 0, run; c < strip.width; c += run, ++row, column = 0) {
+      run = std::min(width - column, strip.width - c);
+      f(out(r, c), run, r, row, row / height * width + column);
     }
   }
 }
 
 inline void outer(Strip strip, At out, At a, At b, At columns, At rows) {
-  const auto f = [=](int64_t r, int64_t i, int64_t j) {
-    return splat(a(r, 0)[i]) * load(b(r, 0) + j);
-  };
-  map_rows(strip, f, out, columns, rows);
+  const auto f = [=](float* to, int64_t run, int64_t r, int64_t i, int64_t j)
+                     RNNJAX_LAMBDA {
+                       const Vec factor = splat(a(r, 0)[i]);
+                       const float* from = b(r, 0) + j;
+                       for (int64_t c = 0; c < run; c += kLanes) {
+                         store(to + c, factor * load(from + c));
+                       }
+                     };
+  for_runs(strip, f, out, columns, rows);
 }
 
 inline void repeat(Strip strip, At out, At a, At columns, At rows) {
-  const auto f = [=](int64_t r, int64_t i, int64_t) {
-    return splat(a(r, 0)[i]);
-  };
-  map_rows(strip, f, out, columns, rows);
+  const auto f = [=](float* to, int64_t run, int64_t r, int64_t i, int64_t)
+                     RNNJAX_LAMBDA {
+                       const Vec value = splat(a(r, 0)[i]);
+                       for (int64_t c = 0; c < run; c += kLanes)
+                         store(to + c, value);
+                     };
+  for_runs(strip, f, out, columns, rows);
 }
 
 inline void tile(Strip strip, At out, At a, At columns, At rows) {
-  const auto f = [=](int64_t r, int64_t, int64_t j) {
-    return load(a(r, 0) + j);
-  };
-  map_rows(strip, f, out, columns, rows);
+  const auto f = [=](float* to, int64_t run, int64_t r, int64_t, int64_t j)
+                     RNNJAX_LAMBDA {
+                       const float* from = a(r, 0) + j;
+                       for (int64_t c = 0; c < run; c += kLanes) {
+                         store(to + c, load(from + c));
+                       }
+                     };
+  for_runs(strip, f, out, columns, rows);
 }
 
 RNNJAX_INLINE Vec clamp(Vec low, Vec x, Vec high) {
@@ -274,7 +259,6 @@ using Apply = void (*)(Strip, const At*);
 // Comparisons with NaN are false; `max` and `min` are NaN if either is.
 inline Apply applied(Operation operation) {
   switch (operation) {
-#define RNNJAX_LAMBDA __attribute__((always_inline))
 #define RNNJAX_CASE(name, statement) \
   case Operation::k_##name: return [](Strip strip, const At* at) { statement; };
 #define RNNJAX_UNARY(name, expression)                                         \
@@ -342,7 +326,6 @@ inline Apply applied(Operation operation) {
     RNNJAX_UNARY(is_finite, truth(abs(x) < __builtin_inff()))
     RNNJAX_TERNARY(select_n, x != 0.0f ? z : y)
     RNNJAX_TERNARY(clamp, clamp(x, y, z))
-#undef RNNJAX_LAMBDA
 #undef RNNJAX_CASE
 #undef RNNJAX_UNARY
 #undef RNNJAX_BINARY

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 
+#include "contraction.h"
 #include "elementwise.h"
 #include "memory.h"
 #include "panel.h"
+#include "reduction.h"
 #include "schedule.h"
 
 namespace rnnjax::RNNJAX_ISA {
@@ -225,10 +227,11 @@ class Engine {
     const int64_t last = p_.stored + (p_.length & 1) * p_.carry;
     for (int64_t i = 0; i < p_.outputs; ++i) {
       const Output& output = p_.output[i];
-      if (output.timed) continue;
+      if (output.role == Role::kTimed) continue;
+      const int64_t carry = output.role == Role::kCarry ? last : 0;
       for (int64_t r = 0; r < rows.count; ++r) {
         write(output, call_.outputs[i], rows.first + r,
-              rows.records + r * record() + last + output.offset);
+              rows.records + r * record() + carry + output.offset);
       }
     }
   }
@@ -341,7 +344,7 @@ class Engine {
           it.chunks = take<Chunk>(host_, blocks_of(it.width));
           for (int64_t c = 0; c < it.width; c += kLanes) {
             it.chunks[c / kLanes] =
-                chunk_of(it.details + c, lanes_from({1, it.width}, c));
+                chunk_of(it.details + c, lanes_of(it.width, c));
           }
           break;
         case Kind::kContract:
@@ -466,56 +469,10 @@ class Engine {
     store_sums(sums, outputs);
   }
 
-  // (outer, n, inner) -> (outer, inner) of each row.
   static void reduce(const Instruction& it, int64_t t, int64_t rows) {
-    switch (it.details[0]) {
-      case 0:
-        return reduce(it, t, rows, 0.0f, [](auto x, auto y) { return x + y; });
-      case 1:
-        return reduce(it, t, rows, -__builtin_inff(), [](auto x, auto y) {
-          return ((x > y) | (x != x)) ? x : y;
-        });
-      default:
-        return reduce(it, t, rows, __builtin_inff(), [](auto x, auto y) {
-          return ((x < y) | (x != x)) ? x : y;
-        });
-    }
-  }
-
-  template <class F>
-  static RNNJAX_INLINE void reduce(const Instruction& it, int64_t t,
-                                   int64_t rows, float start, const F& f) {
-    const int64_t outer = it.details[1], n = it.details[2],
-                  inner = it.details[3];
     for (int64_t r = 0; r < rows; ++r) {
-      const float* a = it.a.floats(t, r);
-      float* out = it.out.floats(t, r);
-      for (int64_t o = 0; o < outer; ++o, a += n * inner, out += inner) {
-        if (inner == 1) {
-          *out = reduce(a, n, start, f);
-          continue;
-        }
-        for (int64_t c = 0; c < inner; c += kLanes) {
-          const int lanes = lanes_from({1, inner}, c);
-          Vec sum = splat(start);
-          for (int64_t k = 0; k < n; ++k) {
-            sum = f(sum, load(a + k * inner + c, lanes));
-          }
-          store(out + c, sum, lanes);
-        }
-      }
+      reduced(it.details, it.a.floats(t, r), it.out.floats(t, r));
     }
-  }
-
-  template <class F>
-  static RNNJAX_INLINE float reduce(const float* a, int64_t n, float start,
-                                    const F& f) {
-    Vec sums = splat(start);
-    int64_t k = 0;
-    for (; k + kLanes <= n; k += kLanes) sums = f(sums, load(a + k));
-    float sum = across(sums, f);
-    for (; k < n; ++k) sum = f(sum, a[k]);
-    return sum;
   }
 
   static void gather(const Instruction& it, int64_t t, int64_t rows) {
@@ -524,7 +481,7 @@ class Engine {
       float* out = it.out.floats(t, r);
       for (int64_t c = 0; c < it.width; c += kLanes) {
         const int64_t* index = it.details + c;
-        const int lanes = lanes_from({1, it.width}, c);
+        const int lanes = lanes_of(it.width, c);
         switch (it.chunks[c / kLanes]) {
           case Chunk::kRun: store(out + c, load(a + *index, lanes)); break;
           case Chunk::kOne: store(out + c, splat(a[*index])); break;
@@ -535,64 +492,11 @@ class Engine {
     }
   }
 
-  // out[i, j, l] = sum over k of a[...] b[...], with the strides of each: the
-  // last loop is along neighbours in b, or the sum is along those of both.
-  struct Loop {
-    int64_t size, a, b;  // strides
-  };
-
   static void contract(const Instruction& it, int64_t t, int64_t rows) {
-    const Loop* loops = reinterpret_cast<const Loop*>(it.details);
-    const Loop &outer = loops[0], &middle = loops[1], &last = loops[2];
-    const Loop* sums = loops + 3;  // two of them
     for (int64_t r = 0; r < rows; ++r) {
-      float* out = it.out.floats(t, r);
-      for (int64_t i = 0; i < outer.size; ++i) {
-        for (int64_t j = 0; j < middle.size; ++j, out += last.size) {
-          const float* a = it.a.floats(t, r) + i * outer.a + j * middle.a;
-          const float* b = it.b.floats(t, r) + i * outer.b + j * middle.b;
-          if (last.a == 0 && last.b == 1) {
-            combine(out, a, b, last.size, sums);
-            continue;
-          }
-          for (int64_t l = 0; l < last.size; ++l, a += last.a, b += last.b) {
-            out[l] = inner(a, b, sums);
-          }
-        }
-      }
+      contracted(it.details, it.a.floats(t, r), it.b.floats(t, r),
+                 it.out.floats(t, r));
     }
-  }
-
-  static void combine(float* out, const float* a, const float* b, int64_t size,
-                      const Loop* sums) {
-    for (int64_t c = 0; c < size; c += kLanes) {
-      const int lanes = lanes_from({1, size}, c);
-      Vec sum{};
-      for (int64_t i = 0; i < sums[0].size; ++i) {
-        const float* row = a + i * sums[0].a;
-        const float* column = b + i * sums[0].b + c;
-        for (int64_t k = 0; k < sums[1].size; ++k) {
-          sum +=
-              splat(row[k * sums[1].a]) * load(column + k * sums[1].b, lanes);
-        }
-      }
-      store(out + c, sum, lanes);
-    }
-  }
-
-  static float inner(const float* a, const float* b, const Loop* sums) {
-    const Loop& last = sums[1];
-    Vec lanes{};
-    float sum = 0.0f;
-    for (int64_t i = 0; i < sums[0].size; ++i, a += sums[0].a, b += sums[0].b) {
-      int64_t k = 0;
-      if (last.a == 1 && last.b == 1) {
-        for (; k + kLanes <= last.size; k += kLanes)
-          lanes += load(a + k) * load(b + k);
-      }
-      for (; k < last.size; ++k) sum += a[k * last.a] * b[k * last.b];
-    }
-    return sum + across(lanes, [](auto x, auto y) { return x + y; });
   }
 
   const LoopCall& call_;

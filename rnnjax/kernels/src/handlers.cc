@@ -237,7 +237,8 @@ ffi::Error loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
   std::vector<void*> outputs;
   for (int64_t i = 0; i < program.outputs; ++i) {
     const Output& output = program.output[i];
-    const int64_t rows = output.timed ? batch * program.length : batch;
+    const int64_t rows =
+        output.role == Role::kTimed ? batch * program.length : batch;
     const ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(i);
     if (!fits(buffer, rows * output.size, output.flags)) {
       return wrong("output", i);

@@ -54,6 +54,7 @@ struct Element {
   Place out, in[4];
 };
 
+// A carry that is written over is one of a row.
 enum class Role : int64_t { kShared, kRow, kCarry, kTimed };
 
 struct Input {
@@ -62,7 +63,8 @@ struct Input {
 };
 
 struct Output {
-  int64_t timed, size, flags, offset;
+  Role role;
+  int64_t size, flags, offset;
 };
 
 // A matrix of n columns, to be multiplied from the left by vectors of k; if

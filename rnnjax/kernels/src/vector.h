@@ -15,6 +15,7 @@
 #endif
 
 #define RNNJAX_INLINE inline __attribute__((always_inline))
+#define RNNJAX_LAMBDA __attribute__((always_inline))
 
 namespace rnnjax::RNNJAX_ISA {
 
@@ -78,6 +79,13 @@ RNNJAX_INLINE void store(BFloat16* target, Vec value) {
   const HalfVec half =
       __builtin_convertvector(value == value ? rounded : nan, HalfVec);
   std::memcpy(target, &half, sizeof half);
+}
+
+// The lanes of the vector from a column of a row on, of which the last may not
+// be whole.
+RNNJAX_INLINE int lanes_of(int64_t width, int64_t column) {
+  const int64_t left = width - column;
+  return left < kLanes ? static_cast<int>(left) : kLanes;
 }
 
 // The first `count` lanes only, for the last block of a row. The others read
