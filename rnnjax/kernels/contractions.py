@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from jax.extend.core import Literal
 
 from rnnjax.kernels import flat
-from rnnjax.kernels.nodes import LANES
+from rnnjax.kernels.nodes import LONG
 
 Loops = list[tuple[int, int, int]]
 """The sizes of nested loops, and the strides of both factors of a product in them."""
@@ -26,21 +26,21 @@ class Work(NamedTuple):
     details: list[int]
 
     def rows(self) -> tuple[int, int] | None:
-        """The sizes of an outer product whose rows are whole vectors, or nothing."""
+        """The sizes of an outer product with long rows, or nothing."""
         (i, ai, bi), (j, aj, bj), (l, al, bl) = self._loops()
         plain = (al, bl, aj, bj) == (0, 1, 1, 0) and (i == 1 or (ai, bi) == (j, l))
-        return (l, j) if plain and self._in_vectors(l) else None
+        return (l, j) if plain and self._unsummed(l) else None
 
     def scaled(self) -> bool:
-        """Whether it scales rows that are whole vectors, which a block does."""
+        """Whether it scales long rows, which a block does."""
         (i, _, _), (_, aj, bj), (l, al, bl) = self._loops()
-        return i == 1 and (al, bl, aj, bj) == (0, 1, 1, l) and self._in_vectors(l)
+        return i == 1 and (al, bl, aj, bj) == (0, 1, 1, l) and self._unsummed(l)
 
     def _loops(self) -> Iterator[tuple[int, int, int]]:
         return zip(*[iter(self.details[:9])] * 3, strict=True)
 
-    def _in_vectors(self, size: int) -> bool:
-        return self.details[9:] == [1, 0, 0] * 2 and size % LANES == 0
+    def _unsummed(self, row: int) -> bool:
+        return self.details[9:] == [1, 0, 0] * 2 and row >= LONG
 
 
 class Contraction(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnjax.kernels.nodes import BLOCK, GATHER, LANES, PRODUCT, Node, Ref, Unknown
+from rnnjax.kernels.nodes import BLOCK, GATHER, LANES, LONG, PRODUCT, Node, Ref, Unknown
 
 # The primitives that move elements: the numbers of the elements of each result, from
 # those of the operands.
@@ -128,13 +128,13 @@ def gathered(
 
 
 def _rows(order: np.ndarray) -> tuple[str, int, int, int] | None:
-    """Whether elements are repeated in whole vectors, each or rows of them.
+    """Whether elements are repeated, each or rows of them, in long rows.
 
     That is the operation, of how many elements, and the sizes that it asks for.
     """
     steps = np.diff(order)
     width = int(np.argmax(steps != steps[0])) + 1
-    if steps[0] not in (0, 1) or width % LANES or order.size % width:
+    if steps[0] not in (0, 1) or width < LONG or order.size % width:
         return None
     rows = order.reshape(-1, width)
     if steps[0] == 0:

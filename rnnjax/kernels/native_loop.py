@@ -16,6 +16,7 @@ from rnnjax import observation
 from rnnjax.cell import Cell
 from rnnjax.checks import time_steps
 from rnnjax.kernels import (
+    apart,
     assembly,
     loop_derivatives,  # noqa: F401 (its rules are wanted)
     loops,
@@ -25,7 +26,17 @@ from rnnjax.signals import gated
 from rnnjax.traversals.by_scan import by_scan
 
 
+# Batches with fewer rows do the products that wait for no step apart from it.
+_FEW_ROWS = 5
+
+
 def _native(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
+    if operands[loop.shared].shape[0] < _FEW_ROWS:
+        return apart.walk(operands, loop, _walked)
+    return _walked(*operands, loop=loop)
+
+
+def _walked(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
     try:
         program = assembly.assemble(loop, native.operations())
     except assembly.Unknown:

@@ -17,6 +17,7 @@ BLOCK, PRODUCT, REDUCE, GATHER, CONTRACT = range(5)
 
 # The operations of a block that read elements of other numbers than they write.
 BY_ROWS = ("outer", "repeat", "tile")
+LONG = 8  # what their rows are at least; shorter ones are not worth the turns
 
 
 class Unknown(Exception):

@@ -191,9 +191,9 @@ inline void power(Strip strip, At out, At a, At exponent) {
   map(strip, [=](Vec x) { return power(x, n); }, out, a);
 }
 
-// Blocks of rows, (i, j, l), whose rows are whole vectors. f is given where a
-// run of one of them goes, its length, the row of the strip and the places of
-// a[i, j] and b[i, l]; the sizes are those of l and j.
+// Blocks of rows, (i, j, l). f is given where a run of one of them goes, its
+// length, the row of the strip and the places of a[i, j] and b[i, l]; the sizes
+// are those of l and j.
 template <class F>
 RNNJAX_INLINE void for_runs(Strip strip, const F& f, At out, At columns,
                             At rows) {
@@ -209,14 +209,14 @@ RNNJAX_INLINE void for_runs(Strip strip, const F& f, At out, At columns,
 }
 
 inline void outer(Strip strip, At out, At a, At b, At columns, At rows) {
-  const auto f = [=](float* to, int64_t run, int64_t r, int64_t i, int64_t j)
-                     RNNJAX_LAMBDA {
-                       const Vec factor = splat(a(r, 0)[i]);
-                       const float* from = b(r, 0) + j;
-                       for (int64_t c = 0; c < run; c += kLanes) {
-                         store(to + c, factor * load(from + c));
-                       }
-                     };
+  const auto f = [=](float* to, int64_t run, int64_t r, int64_t i,
+                     int64_t j) RNNJAX_LAMBDA {
+    const Vec factor = splat(a(r, 0)[i]);
+    const float* from = b(r, 0) + j;
+    for (int64_t c = 0; c < run; c += kLanes) {
+      store(to + c, factor * load(from + c), lanes_of(run, c));
+    }
+  };
   for_runs(strip, f, out, columns, rows);
 }
 
