@@ -51,7 +51,9 @@ def walk(operands: Sequence[Any], loop: Loop, inner: Callable[..., Any]) -> list
     own = list(dict.fromkeys(last.get(v, v) for v in ys if v not in first))
     inside = flat.cut(step, [*step.invars, *first], [*after, *own])
     made = [values[v] for v in first]
-    out = inner(*operands, *made, loop=loop._replace(step=inside, linear=()))
+    spent = (*(loop.spent or [False] * len(operands)), *[True] * len(made))
+    rest = loop._replace(step=inside, linear=(), spent=spent)
+    out = inner(*operands, *made, loop=rest)
     values.update(zip(own, out[loop.carry :], strict=True))
     if last:
         at_all_steps(list(dict.fromkeys(last.values())), list(last))

@@ -43,10 +43,14 @@ _, ROW, CARRY, TIMED = range(4)
 
 
 class Program(NamedTuple):
-    """What the engine is told: whole numbers, and the floats among the operands."""
+    """What the engine is told: whole numbers, and the floats among the operands.
+
+    It writes outputs over inputs, by their numbers, that nothing else reads.
+    """
 
     code: np.ndarray
     numbers: np.ndarray
+    aliases: dict[int, int]
 
 
 def assemble(loop: Loop, operations: Sequence[str]) -> Program:
@@ -153,7 +157,8 @@ class _Code:
         for pack in self.packs:
             header += pack
         code = np.array([*header, self.count, *self.code], np.int64)
-        return Program(code, np.array([*self.numbers, 0.0], np.float32))
+        numbers = np.array([*self.numbers, 0.0], np.float32)
+        return Program(code, numbers, layout.aliases)
 
     def _emit(self, instruction: Sequence[int]) -> None:
         self.code.extend(instruction)

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnjax.kernels.lifetimes import Lifetimes
 from rnnjax.kernels.loops import Loop
-from rnnjax.kernels.nodes import BLOCK, BY_ROWS, LANES, PRODUCT, Node, Ref, ref_of, up
+from rnnjax.kernels.nodes import BLOCK, LANES, PRODUCT, Node, Ref, ref_of, up
 
 # Where an operand is, as in rnnjax/kernels/src/program.h.
 NONE, STORED, NOW, NEXT, TEMPORARY, SHARED, FILLED, NUMBER, INPUT, OUTPUT = range(-1, 9)
@@ -23,12 +24,14 @@ class Layout(NamedTuple):
       space: the place of each variable; what is missing never leaves its block.
       loads: inputs over time that a step copies first: operation, place, source, size.
       copies: carries and outputs that a step copies last: operation, place, source.
+      aliases: inputs, by number, that outputs are written over.
       stored, carries, shared: floats of each kind of memory.
     """
 
     space: dict[Any, Place]
     loads: list[tuple[str, Place, Place, int]]
     copies: list[tuple[str, Place, Ref]]
+    aliases: dict[int, int]
     stored: int
     carries: int
     shared: int
@@ -52,7 +55,8 @@ def lay_out(loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]) -> Lay
     shared, rows, carry, xs = loop.parts(loop.step.invars)
     nodes = list(itertools.chain.from_iterable(groups))
     stored, carries, constants = Memory(), Memory(), Memory()
-    in_place = _in_place(loop, groups, places)
+    lifetimes = Lifetimes(groups)
+    in_place = _in_place(loop, lifetimes, places)
     space: dict[Any, Place] = {}
     for v in carry:
         kind, memory = (STORED, stored) if v in in_place else (NOW, carries)
@@ -70,43 +74,49 @@ def lay_out(loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]) -> Lay
             space[v] = (kind, 0, constants.take(v.aval.size))
     _values(groups, [r for _, _, r in copies], stored, space)
     sizes = stored.floats, carries.floats, constants.floats
-    return Layout(space, loads, copies, *sizes)
+    aliases = _shared_places(loop, lifetimes, copies, space) if loop.spent else {}
+    return Layout(space, loads, copies, aliases, *sizes)
 
 
 def _in_place(
-    loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]
+    loop: Loop, lifetimes: Lifetimes, places: dict[Any, Ref]
 ) -> dict[Any, Any]:
-    """The carries whose next value may be written over them, and the variables it is.
-
-    That is where a block makes it, and whatever else reads the carry comes first: in
-    an earlier group, or in the same strip.
-    """
-    makers: dict[Any, list[tuple[int, int]]] = {}
-    reads: dict[Any, list[tuple[int, int, Ref]]] = {}
-    for i, group in enumerate(groups):
-        for j, node in enumerate(group):
-            makers.setdefault(node.out.root, []).append((i, j))
-            for r in node.ins:
-                reads.setdefault(r.root, []).append((i, j, r))
-    outvars = loop.step.outvars
-    ends = [ref_of(v, places).root for v in outvars]
+    """The carries that their next values are written over, and these."""
+    _, _, carry, _ = loop.parts(loop.step.invars)
+    ends = [ref_of(v, places) for v in loop.step.outvars]
+    roots = [r.root for r in ends]
     found: dict[Any, Any] = {}
-    for v, after in zip(loop.parts(loop.step.invars)[2], outvars, strict=False):
-        made = ref_of(after, places)
-        whole = Ref(made.root, 0, v.aval.size)
-        if made != whole or len(makers.get(made.root, ())) != 1:
+    for v, r in zip(carry, ends, strict=False):
+        size = v.aval.size
+        alone = len(lifetimes.makers.get(r.root, ())) == 1 and v not in roots
+        whole = r == Ref(r.root, 0, size) and r.root not in found.values()
+        if alone and whole and lifetimes.over(v, size, r.root):
+            found[v] = r.root
+    return found
+
+
+def _shared_places(
+    loop: Loop,
+    lifetimes: Lifetimes,
+    copies: list[Any],
+    space: dict[Any, Place],
+) -> dict[int, int]:
+    """Inputs over time that nothing else reads, and outputs to be written over them."""
+    outvars = loop.step.outvars
+    copied = {r.root for _, _, r in copies}
+    direct = {place[1]: v for v, place in space.items() if place[0] == OUTPUT}
+    found: dict[int, int] = {}
+    for i, (v, spent) in enumerate(zip(loop.step.invars, loop.spent, strict=True)):
+        if not spent or v.aval.dtype != np.float32 or v in copied:
             continue
-        (i, j), old = makers[made.root][0], Ref(v, 0, v.aval.size)
-
-        def first(at, k, r, i=i, j=j, old=old):
-            by_element = groups[at][k].op not in BY_ROWS
-            return at < i or (at == i and k <= j and r == old and by_element)
-
-        node = groups[i][j]
-        alone = v not in ends and made.root not in found.values()
-        if node.kind == BLOCK and node.out == whole and alone:
-            if all(first(*read) for read in reads.get(v, ())):
-                found[v] = made.root
+        loaded = space.get(v, (STORED, 0, 0))[0] == STORED
+        for j, out in enumerate(outvars[loop.carry :], loop.carry):
+            fits = out.aval.dtype == v.aval.dtype and out.aval.shape == v.aval.shape
+            if not fits or j in found.values():
+                continue
+            if loaded or lifetimes.over(v, v.aval.size, direct.get(j)):
+                found[i] = j
+                break
     return found
 
 

@@ -10,16 +10,19 @@ loop again, over JAX's own transpose of the step, backwards; so the gradient of 
 weights is one product over time and batch.
 """
 
+import collections
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.interpreters import ad
 
 from rnnjax.kernels import flat
 from rnnjax.kernels.loops import Loop, bind, loop_p, tangent_p
+from rnnjax.kernels.nodes import LANES
 from rnnjax.kernels.products import product_p
 
 
@@ -47,6 +50,62 @@ def _products(step: Any, weights: set[Any], shared: set[Any]) -> dict[Any, bool]
         ):
             found[eqn.outvars[0]] = contracted[1] == (1,)
     return found
+
+
+class _Shift(NamedTuple):
+    """A value of a step that moves with the weights of products.
+
+    It is a run of elements of the sum of their results: where a sum is cut into parts,
+    such as gates, each has a tangent for itself, and a cotangent that is as wide as the
+    values it is made from.
+    """
+
+    products: list[Any]
+    parts: tuple[int, ...]  # the widths that the sum is cut into
+    part: int
+
+    def tangent(self, product: Callable[[Any, tuple[int, ...]], list[Any]]) -> Any:
+        """The tangent, of what ``product`` makes for all parts of each product."""
+        return sum(product(u, self.parts)[self.part] for u in self.products)
+
+
+# Parts that are less wide are not worth products of their own.
+_WIDE = 64
+
+
+def _shifts(step: Any, products: Iterable[Any]) -> dict[Any, _Shift]:
+    """The variables that are to move with weights, in the order of their equations."""
+    readers = collections.defaultdict(list)
+    for eqn in step.eqns:
+        for v in flat.variables(eqn.invars):
+            readers[v].append(eqn)
+    out = set(flat.variables(step.outvars))
+    sums = {u: [u] for u in products}
+    for eqn in step.eqns:
+        if eqn.primitive.name not in ("add", "add_any"):
+            continue
+        read = dict.fromkeys(flat.variables(eqn.invars))
+        parts = [v for v in read if _once(v, sums, readers, out)]
+        if parts:
+            sums[eqn.outvars[0]] = [u for v in parts for u in sums.pop(v)]
+    found = {}
+    for eqn in step.eqns:
+        for v in eqn.outvars:
+            if v not in sums:
+                continue
+            cut = readers[v][0] if _once(v, sums, readers, out) else eqn
+            pieces = cut.outvars if cut.primitive.name == "split" else [v]
+            widths = tuple(piece.aval.size for piece in pieces)
+            if any(width % LANES or width < _WIDE for width in widths):
+                pieces, widths = [v], (v.aval.size,)
+            for i, piece in enumerate(pieces):
+                found[piece] = _Shift(sums[v], widths, i)
+    return found
+
+
+def _once(v: Any, sums: Any, readers: Any, out: Any) -> bool:
+    """Whether a sum of products is read by one equation alone."""
+    return v in sums and v not in out and len(readers[v]) == 1
 
 
 @jax.custom_jvp
@@ -79,15 +138,19 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     of_xs = [v for v in xs if v in moving]
     around = [*direct, *of_rows, *of_carry, *of_xs]
 
-    # The step with its products' results shifted, and what it multiplies with weights.
+    # The step with what moves with weights shifted, and what it multiplies with them.
+    points = _shifts(step, products)
+
     def shifted(operands, changed, shifts):
-        factors, left = [], list(shifts)
+        factors, shift = [], dict(zip(points, shifts, strict=True))
 
         def seen(eqn, given, results):
-            if eqn.outvars[0] not in products:
-                return results
-            factors.append(given[0])
-            return [_shifted(results[0], left.pop(0))]
+            if eqn.outvars[0] in products:
+                factors.append(given[0])
+            return [
+                _shifted(result, shift[v]) if v in shift else result
+                for v, result in zip(eqn.outvars, results, strict=True)
+            ]
 
         env = dict(zip(step.invars, operands, strict=True))
         env |= dict(zip(around, changed, strict=True))
@@ -113,7 +176,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
         )
         return [*out, *factors, *d_out]
 
-    avals = [v.aval for v in (*step.invars, *around, *products)]
+    avals = [v.aval for v in (*step.invars, *around, *points)]
     jaxpr, consts = flat.trace(both, avals)
     invars = jaxpr.invars[len(consts) :]
     n, m = len(step.invars), len(step.outvars)
@@ -150,14 +213,18 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     d_rows = [_spread(d[v], batch) for v in direct] + [d[v] for v in of_rows]
     d_carry = [ad.instantiate_zeros(d[v]) for v in of_carry]
     makers = {eqn.outvars[0]: eqn for eqn in step.eqns}
-    d_shifts = []
-    for (u, turned), v in zip(products.items(), factors, strict=True):
-        d_w = d[makers[u].invars[1]]
-        v = stored[v]
-        product = product_p.bind(
-            v.reshape(batch * loop.length, v.shape[2]), d_w.T if turned else d_w
-        )
-        d_shifts.append(product.reshape(batch, loop.length, *u.aval.shape))
+    factor_of = dict(zip(products, factors, strict=True))
+
+    @functools.cache
+    def product(u, widths):
+        """What the tangent of its weights makes of a product, in parts."""
+        d_w, v = d[makers[u].invars[1]], stored[factor_of[u]]
+        v = v.reshape(batch * loop.length, v.shape[2])
+        made = lax.split(d_w.T if products[u] else d_w, widths, axis=1)
+        made = [product_p.bind(v, part) for part in made]
+        return [a.reshape(batch, loop.length, -1) for a in made]
+
+    d_shifts = [shift.tangent(product) for shift in points.values()]
     d_xs = [d[v] for v in of_xs]
 
     n_rows, n_kept = len(d_rows), len(kept)
@@ -174,6 +241,8 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     marks = [False] * loop.rows + [True] * (n_rows + n_after)
     marks += [False] * (len(p_xs) + n_kept) + [True] * (len(d_xs) + len(d_shifts))
     residuals = [stored[v] for v in kept]
+    others = {*factors, *jaxpr.outvars[:m]}
+    spent = [False] * len(p_xs) + [v not in others for v in kept]
     d_after, d_ys = bind(
         tangent_step,
         p_shared,
@@ -182,6 +251,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
         [*p_xs, *residuals, *d_xs, *d_shifts],
         **times,
         linear=marks,
+        spent=[*spent, *[False] * (len(d_xs) + len(d_shifts))],
     )
     moved = iter([*d_after, *d_ys])
     outs = [*after, *ys]
@@ -198,7 +268,8 @@ def _spread(a: Any, batch: int) -> Any:
 def _tangent_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     fixed = [t for t, one in zip(tangents, loop.linear, strict=True) if not one]
     if not all(map(_is_zero, fixed)):
-        return _jvp(primals, tangents, loop=loop._replace(linear=()))
+        return _jvp(primals, tangents, loop=loop._replace(linear=(), spent=()))
+    loop = loop._replace(spent=())  # both read what is kept
     moved = [
         ad.instantiate_zeros(t) if one else p
         for p, t, one in zip(primals, tangents, loop.linear, strict=True)
@@ -214,6 +285,7 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, loop: Loop) -> list[An
     )
     fixed_rows = [(v, o) for v, o, linear in rows if not linear]
     fixed_xs = [(v, o) for v, o, linear in xs if not linear]
+    marks = dict(zip(step.invars, loop.spent, strict=True)) if loop.spent else {}
     moving = {"rows": rows, "carry": carry, "xs": xs}
     moving = {k: [v for v, _, linear in part if linear] for k, part in moving.items()}
     linear = [v for part in moving.values() for v in part]
@@ -262,6 +334,7 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, loop: Loop) -> list[An
         ],
         length=loop.length,
         reverse=not loop.reverse,
+        spent=[*(marks.get(v, False) for v, _ in fixed_xs), *[False] * sum(live)],
     )
     n = len(moving["carry"])
     found = dict(zip(moving["carry"], after[:n], strict=True))

@@ -31,6 +31,7 @@ class Loop(NamedTuple):
     length: int
     reverse: bool
     linear: tuple[bool, ...] = ()  # operands of a tangent loop that are tangents
+    spent: tuple[bool, ...] = ()  # operands that nothing reads after the loop
 
     def parts(self, operands: Sequence[Any]) -> list[list[Any]]:
         """Operands or variables as ``[shared, rows, carry, xs]``."""
@@ -50,13 +51,15 @@ def bind(
     reverse: bool = False,
     inline_derivatives: bool = True,
     linear: Sequence[bool] | None = None,
+    spent: Sequence[bool] = (),
     check: Callable[[Loop], Any] = lambda loop: None,
 ) -> tuple[list[Any], list[Any]]:
     """Loop over ``step(shared, rows, carry, x) -> (carry, y)``, of one example.
 
     All are lists of arrays. What depends on the shared operands alone is computed once,
     and a result that is another one's double, or an input, is not computed at all.
-    ``check`` sees the loop before it is bound, and may raise.
+    Inputs that are ``spent`` may be written over. ``check`` sees the loop before it is
+    bound, and may raise.
     """
     examples = [
         *map(jax.typeof, shared),
@@ -95,6 +98,9 @@ def bind(
         shared=sum(kept[: loop.shared]),
         rows=sum(kept[loop.shared : loop.shared + loop.rows]),
         linear=tuple(chosen(marks)) if linear is not None else (),
+        spent=tuple(chosen([*[False] * (len(kept) - len(xs)), *spent]))
+        if spent
+        else (),
     )
     check(loop)
     fixed = flat.as_fun(before)(*shared)
@@ -228,6 +234,7 @@ def _fold(
         shared=loop.shared - count,
         rows=loop.rows + count,
         linear=tuple(loop.linear[i] for i in order) if loop.linear else (),
+        spent=tuple(loop.spent[i] for i in order) if loop.spent else (),
     )
     out = primitive.bind(*map(placed, order), loop=loop)
     return [o.reshape(size, batch, *o.shape[1:]) for o in out], [0] * len(out)

@@ -25,7 +25,6 @@ from rnnjax.kernels import (
 from rnnjax.signals import gated
 from rnnjax.traversals.by_scan import by_scan
 
-
 # Batches with fewer rows do the products that wait for no step apart from it.
 _FEW_ROWS = 5
 
@@ -43,7 +42,7 @@ def _walked(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
         return loops.reference(*operands, loop=loop)
     bind = loops.loop_p.bind
     shapes = jax.eval_shape(lambda *given: bind(*given, loop=loop), *operands)
-    call = jax.ffi.ffi_call(native.LOOP, shapes)
+    call = jax.ffi.ffi_call(native.LOOP, shapes, input_output_aliases=program.aliases)
     batch = operands[loop.shared].shape[0]
     return call(*operands, code=program.code, numbers=program.numbers, batch=batch)
 
