@@ -37,6 +37,8 @@ _CHEAP = {
     "one_minus_square",
 }
 
+_COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
+
 
 def variables(atoms: Iterable[Any]) -> list[Any]:
     """Those operands of equations that are no literals.
@@ -360,7 +362,7 @@ def _least_kept(
     while waiting:
         v = node(waiting.pop())
         eqn = makers.get(v)
-        if eqn is None or eqn.primitive.name not in _CHEAP:
+        if eqn is None or not _is_cheap(eqn, makers):
             edge(source, (v, "in"), float("inf"))
             continue
         for read in variables(eqn.invars):
@@ -386,6 +388,22 @@ def _least_kept(
                 ends.add(a)
                 waiting.append(a)
     return [v for v in found if (v, "out") in ends and (v, "in") not in ends]
+
+
+def _is_cheap(eqn: Any, makers: dict[Any, Any]) -> bool:
+    """Whether the results of an equation had better be made again than kept.
+
+    Comparisons of two values had not: either may be rounded otherwise the second time,
+    and then the largest of several, say, is none of them.
+    """
+    compared = eqn.primitive.name in _COMPARISONS
+
+    def number(atom):
+        maker = makers.get(atom)
+        return maker is not None and not variables(maker.invars)
+
+    values = {v for v in variables(eqn.invars) if not number(v)}
+    return eqn.primitive.name in _CHEAP and not (compared and len(values) > 1)
 
 
 def _path(room: Any, source: Any, sink: Any) -> list[Any]:

@@ -6,9 +6,21 @@ A slice is another place to read, and a part of a concatenation another place to
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
-from rnnjax.kernels.nodes import BLOCK, GATHER, LANES, LONG, PRODUCT, Node, Ref, Unknown
+from rnnjax.kernels.nodes import (
+    BLOCK,
+    GATHER,
+    LANES,
+    LONG,
+    PRODUCT,
+    Made,
+    Node,
+    Ref,
+    Unknown,
+    up,
+)
 
 # The primitives that move elements: the numbers of the elements of each result, from
 # those of the operands.
@@ -119,12 +131,28 @@ def gathered(
                 nodes.append(Node(BLOCK, "copy", out, (piece,)))
             at += piece.size
         return whole
-    if not one:
-        raise Unknown(f"mixture of {len(pieces)} pieces")
-    r = refs[used[0]]
-    index = tuple((order - starts[used[0]]).tolist())
-    nodes.append(Node(GATHER, "gather", whole, (r,), index))
+    if one:
+        r, index = refs[used[0]], order - starts[used[0]]
+    else:
+        r, index = _joined(used, operand - 1, order - starts[operand - 1], refs, nodes)
+    nodes.append(Node(GATHER, "gather", whole, (r,), tuple(index.tolist())))
     return whole
+
+
+def _joined(
+    used: list[int], operand: np.ndarray, index: np.ndarray, refs: list[Ref], nodes: Any
+) -> tuple[Ref, np.ndarray]:
+    """One run of several operands, and where in it elements of them are."""
+    sizes = [1 if refs[i].splat else refs[i].size for i in used]
+    firsts = np.cumsum([0, *map(up, sizes)])
+    made = Made(jax.ShapeDtypeStruct((int(firsts[-1]),), np.float32), object())
+    place = np.empty_like(index)
+    for i, size, first in zip(used, sizes, firsts, strict=False):
+        piece = refs[i]._replace(size=size)
+        nodes.append(Node(BLOCK, "copy", Ref(made, int(first), size), (piece,)))
+        here = operand == i
+        place[here] = first if refs[i].splat else first + index[here]
+    return Ref(made, 0, int(firsts[-1])), place
 
 
 def _rows(order: np.ndarray) -> tuple[str, int, int, int] | None:

@@ -26,8 +26,9 @@ def draw(seed, shape):
 
 def pulled_back(step, walk, params, carry, xs):
     """Values and gradients of a ragged batch with resets."""
-    mask = jnp.arange(4) < jnp.array([4, 2, 3])[:, None]
-    where = jnp.array([[False, False, True, False]] * 3)
+    rows = len(jax.tree.leaves(xs)[0])
+    mask = jnp.arange(4) < jnp.resize(jnp.array([4, 2, 3]), (rows,))[:, None]
+    where = jnp.array([[False, False, True, False]] * rows)
 
     def one(params, carry, xs, mask, where):
         beside = {"mask": mask, "reset": rnnjax.Reset(where, carry)}
@@ -53,11 +54,16 @@ def assert_close(one, other):
 
 
 def on_both(step, params, carry, xs, native_loops=2):
-    """Compare both walks, of which ours is native, forward and back."""
-    given = params, carry, xs
-    ours, program = pulled_back(step, scan.default, *given)
-    assert program.count("@rnnjax_loop") == native_loops
-    assert_close(ours, pulled_back(step, scan.fused, *given)[0])
+    """Compare both walks, of which ours is native, forward and back.
+
+    Few rows do some of their products apart from the loop; many do not.
+    """
+    for repeats in (1, 2):
+        more = jax.tree.map(lambda a, n=repeats: jnp.concatenate([a] * n), xs)
+        given = params, carry, more
+        ours, program = pulled_back(step, scan.default, *given)
+        assert program.count("@rnnjax_loop") == native_loops
+        assert_close(ours, pulled_back(step, scan.fused, *given)[0])
 
 
 FLOATING = [
@@ -78,8 +84,9 @@ def test_every_cell_walks_as_with_the_scan(cell, x):
 
 
 @pytest.mark.parametrize("size", [(16, 64), (3, 17)])
-def test_whole_vectors_and_parts_of_them(size):
-    cell = rnnjax.mgu(*size)
+@pytest.mark.parametrize("make", [rnnjax.mgu, rnnjax.gru, rnnjax.lstm])
+def test_whole_vectors_and_parts_of_them(make, size):
+    cell = make(*size)
     params = cell.init(jax.random.key(0))
     xs = draw(1, (3, 4, size[0]))
     on_both(cell.step, params, cell.initial_carry(params), xs)
@@ -266,6 +273,62 @@ def test_one_element_multiplied_and_summed_as_many():
         return h, (many.sum(), square.max(axis=0), square @ jnp.outer(h, many))
 
     on_both(step, draw(2, (5, 5)), draw(3, 5), draw(1, (3, 4, 2)))
+
+
+@pytest.mark.parametrize("size", [1, 7, 15, 16, 17, 33, 100])
+def test_sums_of_rows_of_any_length(size):
+    """Sixteen rows are added up together, and the rest one by one.
+
+    Which element is the largest is kept: computed again, it may be rounded to none.
+    """
+    rows, state = 37, (37, size)
+
+    def step(params, memory, x):
+        squares = jnp.einsum("ij,ij->j", memory, memory).sum()
+        found = (memory @ x[0] + squares / rows) / size
+        turned = x[1, :1] * (found @ memory) / rows
+        pairs = jnp.einsum("ki,kj->ij", memory[:3], memory[:3])
+        new = found[:, None] * jnp.tanh(turned + x[1])
+        memory = jnp.tanh(params * memory + new)
+        # Rounding must not decide which one is the largest.
+        apart = memory * jnp.cos(7.0 * jnp.arange(rows * size).reshape(state))
+        reduced = memory.sum(axis=1), apart.max(axis=1), apart.min(axis=0)
+        return memory, (*reduced, pairs)
+
+    on_both(step, draw(2, ()), draw(0, state), draw(1, (3, 4, 2, size)))
+
+
+@pytest.mark.parametrize("size", [3, 16])
+def test_carries_that_are_read_after_their_next_values_are_made(size):
+    """What is written over its carry must not be missed by others."""
+
+    def step(params, carry, x):
+        a, b, memory, count = carry
+        after = jnp.tanh(a * params + x), a, jnp.outer(memory[0], b) - memory, count + 1
+        late = jnp.sin(after[0]) * a + after[2].sum(axis=0) * memory[:, 0]
+        again = late[-1] * a[0] * memory
+        return after, (late, again.sum(axis=1), after[2][0] - b)
+
+    carry = (draw(0, size), draw(1, size), draw(2, (size, size)), jnp.zeros(()))
+    on_both(step, draw(3, size), carry, draw(4, (3, 4, size)))
+
+
+@pytest.mark.parametrize("make", [rnnjax.lstm, rnnjax.gru, rnnjax.sru, rnnjax.nas])
+def test_what_is_kept_is_written_over_once_it_is_read(make):
+    """Cotangents take no memory, and what the way back was given may be used again."""
+    cell = make(16, 64, traversal=native_loop.walk)
+    params, xs = cell.init(jax.random.key(0)), draw(1, (6, 5, 16))
+
+    def walked(params, xs):
+        return rnnjax.unroll(cell, params, xs)[1]
+
+    gradient = jax.jit(jax.grad(lambda *given: jnp.sin(walked(*given)).sum()))
+    text = gradient.lower(params, xs).as_text()
+    back = [line for line in text.splitlines() if "@rnnjax_loop" in line][-1]
+    assert back.count("output_operand_alias<") >= 3
+    ys, pull = jax.vjp(walked, params, xs)
+    first = pull(ys)
+    jax.tree.map(np.testing.assert_array_equal, pull(ys), first)
 
 
 def test_what_it_does_not_know_walks_with_the_scan():

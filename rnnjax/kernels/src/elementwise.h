@@ -191,11 +191,12 @@ inline void power(Strip strip, At out, At a, At exponent) {
   map(strip, [=](Vec x) { return power(x, n); }, out, a);
 }
 
-// Blocks of rows, (i, j, l). f is given where a run of one of them goes, its
-// length, the row of the strip and the places of a[i, j] and b[i, l]; the sizes
-// are those of l and j.
+// Blocks of rows, (i, j, l). f is given the row of the strip and the places of
+// a[i, j] and b[i, l], and says what a run of one of them has from a column on;
+// the sizes are those of l and j. Runs end where they end: what is stored after
+// one may be another's, or not a strip's at all.
 template <class F>
-RNNJAX_INLINE void for_runs(Strip strip, const F& f, At out, At columns,
+RNNJAX_INLINE void map_runs(Strip strip, const F& f, At out, At columns,
                             At rows) {
   const auto width = static_cast<int64_t>(*columns(0, 0));
   const auto height = static_cast<int64_t>(*rows(0, 0));
@@ -203,42 +204,37 @@ RNNJAX_INLINE void for_runs(Strip strip, const F& f, At out, At columns,
     int64_t row = strip.column / width, column = strip.column % width;
     for (int64_t c = 0, run; c < strip.width; c += run, ++row, column = 0) {
       run = std::min(width - column, strip.width - c);
-      f(out(r, c), run, r, row, row / height * width + column);
+      const auto value = f(r, row, row / height * width + column);
+      for (int64_t k = 0; k < run; k += kLanes) {
+        store(out(r, c + k), value(k), lanes_of(run, k));
+      }
     }
   }
 }
 
 inline void outer(Strip strip, At out, At a, At b, At columns, At rows) {
-  const auto f = [=](float* to, int64_t run, int64_t r, int64_t i,
-                     int64_t j) RNNJAX_LAMBDA {
+  const auto f = [=](int64_t r, int64_t i, int64_t j) RNNJAX_LAMBDA {
     const Vec factor = splat(a(r, 0)[i]);
     const float* from = b(r, 0) + j;
-    for (int64_t c = 0; c < run; c += kLanes) {
-      store(to + c, factor * load(from + c), lanes_of(run, c));
-    }
+    return [=](int64_t c) RNNJAX_LAMBDA { return factor * load(from + c); };
   };
-  for_runs(strip, f, out, columns, rows);
+  map_runs(strip, f, out, columns, rows);
 }
 
 inline void repeat(Strip strip, At out, At a, At columns, At rows) {
-  const auto f = [=](float* to, int64_t run, int64_t r, int64_t i, int64_t)
-                     RNNJAX_LAMBDA {
-                       const Vec value = splat(a(r, 0)[i]);
-                       for (int64_t c = 0; c < run; c += kLanes)
-                         store(to + c, value);
-                     };
-  for_runs(strip, f, out, columns, rows);
+  const auto f = [=](int64_t r, int64_t i, int64_t) RNNJAX_LAMBDA {
+    const Vec value = splat(a(r, 0)[i]);
+    return [=](int64_t) RNNJAX_LAMBDA { return value; };
+  };
+  map_runs(strip, f, out, columns, rows);
 }
 
 inline void tile(Strip strip, At out, At a, At columns, At rows) {
-  const auto f = [=](float* to, int64_t run, int64_t r, int64_t, int64_t j)
-                     RNNJAX_LAMBDA {
-                       const float* from = a(r, 0) + j;
-                       for (int64_t c = 0; c < run; c += kLanes) {
-                         store(to + c, load(from + c));
-                       }
-                     };
-  for_runs(strip, f, out, columns, rows);
+  const auto f = [=](int64_t r, int64_t, int64_t j) RNNJAX_LAMBDA {
+    const float* from = a(r, 0) + j;
+    return [=](int64_t c) RNNJAX_LAMBDA { return load(from + c); };
+  };
+  map_runs(strip, f, out, columns, rows);
 }
 
 RNNJAX_INLINE Vec clamp(Vec low, Vec x, Vec high) {
