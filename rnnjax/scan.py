@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 
-def default(project, step, params, carry, xs, *, mask=None, reset=None):
+def default(project, step, params, carry, xs, *, mask=None, reset=None, reverse=False):
     """The traversal for any step: a native loop on a CPU, `by_scan` elsewhere.
 
     The native loop runs the program of the step by itself, row by row of the batch, and
@@ -57,5 +57,5 @@ def default(project, step, params, carry, xs, *, mask=None, reset=None):
     >>> rnnjax.lstm(3, 4) == rnnjax.lstm(3, 4, traversal=rnnjax.scan.default)
     False
     """
-    beside = {"mask": mask, "reset": reset}
+    beside = {"mask": mask, "reset": reset, "reverse": reverse}
     return native_loop.walk(project, step, params, carry, xs, **beside)

@@ -7,6 +7,7 @@ numbers.
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,7 +24,11 @@ Step = Callable[[Params, Carry, Any], tuple[Carry, Any]]
 
 
 class Traversal(Protocol):
-    """One sequence: ``(project, step, params, carry, xs) -> (carry, ys)``."""
+    """One sequence: ``(project, step, params, carry, xs) -> (carry, ys)``.
+
+    One that takes ``reverse`` besides is asked to walk from the last step to the first,
+    each output beside its input. For others the sequence is turned round.
+    """
 
     def __call__(
         self,
@@ -79,10 +84,10 @@ def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:
     """
 
     @functools.wraps(walk)
-    def traversal(project, step, params, carry, xs, *, mask=None, reset=None):
+    def traversal(project, step, params, carry, xs, *, mask=None, reset=None, **how):
         carry = meshes.varying(carry, params, xs, mask, reset)
         if mask is None and reset is None:
-            return walk(project, step, params, carry, xs)
+            return walk(project, step, params, carry, xs, **how)
         if mask is not None:
             xs = zero_padding(xs, mask)
 
@@ -105,9 +110,25 @@ def gated(walk: Callable[..., tuple[Carry, Any]]) -> Traversal:
 
         where, start = (None, None) if reset is None else reset
         inputs = (xs, mask, where)
-        return walk(gated_project, gated_step, (params, start), carry, inputs)
+        return walk(gated_project, gated_step, (params, start), carry, inputs, **how)
 
     return traversal
+
+
+def takes_reverse(function: Callable) -> bool:
+    """Whether a traversal, or the unroll of a cell, walks backwards when it is asked.
+
+    >>> import rnnjax
+    >>> from rnnjax import signals
+    >>> signals.takes_reverse(rnnjax.scan.default)
+    True
+    >>> signals.takes_reverse(rnnjax.scan.fused)
+    False
+    """
+    try:
+        return "reverse" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # what is not written in Python may have none
+        return False
 
 
 def select(where: Array, one: Any, other: Any) -> Any:

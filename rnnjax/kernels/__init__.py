@@ -96,55 +96,66 @@ def _check(cell: Equations, step: signals.Step) -> None:
 
 
 @_kernel_of(LSTM)
-def lstm(project, step, params, carry, xs, *, mask=None, reset=None):
+def lstm(project, step, params, carry, xs, *, mask=None, reset=None, reverse=False):
     """The traversal of `rnnjax.lstm` with its own equations.
 
     >>> import rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.kernels.lstm)
     """
-    return _traverse(LSTM, project, step, params, carry, xs, mask, reset)
+    given = project, step, params, carry, xs, mask, reset
+    return _traverse(LSTM, *given, reverse=reverse)
 
 
 @_kernel_of(GRU)
-def gru(project, step, params, carry, xs, *, mask=None, reset=None):
+def gru(project, step, params, carry, xs, *, mask=None, reset=None, reverse=False):
     """The traversal of `rnnjax.gru` with its own equations, the reset coming after.
 
     >>> import rnnjax
     >>> cell = rnnjax.gru(3, 4, traversal=rnnjax.kernels.gru)
     """
-    return _traverse(GRU, project, step, params, carry, xs, mask, reset)
+    given = project, step, params, carry, xs, mask, reset
+    return _traverse(GRU, *given, reverse=reverse)
 
 
 @_kernel_of(GRU_BEFORE)
-def gru_before(project, step, params, carry, xs, *, mask=None, reset=None):
+def gru_before(
+    project, step, params, carry, xs, *, mask=None, reset=None, reverse=False
+):
     """The traversal of `rnnjax.gru` with ``reset_after=False``.
 
     >>> import rnnjax
     >>> cell = rnnjax.gru(
     ...     3, 4, reset_after=False, traversal=rnnjax.kernels.gru_before)
     """
-    return _traverse(GRU_BEFORE, project, step, params, carry, xs, mask, reset)
+    given = project, step, params, carry, xs, mask, reset
+    return _traverse(GRU_BEFORE, *given, reverse=reverse)
 
 
 @_kernel_of(ELMAN_TANH)
-def elman_tanh(project, step, params, carry, xs, *, mask=None, reset=None):
+def elman_tanh(
+    project, step, params, carry, xs, *, mask=None, reset=None, reverse=False
+):
     """The traversal of `rnnjax.elman` with its own equations.
 
     >>> import rnnjax
     >>> cell = rnnjax.elman(3, 4, traversal=rnnjax.kernels.elman_tanh)
     """
-    return _traverse(ELMAN_TANH, project, step, params, carry, xs, mask, reset)
+    given = project, step, params, carry, xs, mask, reset
+    return _traverse(ELMAN_TANH, *given, reverse=reverse)
 
 
 @_kernel_of(ELMAN_RELU)
-def elman_relu(project, step, params, carry, xs, *, mask=None, reset=None):
+def elman_relu(
+    project, step, params, carry, xs, *, mask=None, reset=None, reverse=False
+):
     """The traversal of `rnnjax.elman` with ``activation=jax.nn.relu``.
 
     >>> import jax, rnnjax
     >>> cell = rnnjax.elman(
     ...     3, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.elman_relu)
     """
-    return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset)
+    given = project, step, params, carry, xs, mask, reset
+    return _traverse(ELMAN_RELU, *given, reverse=reverse)
 
 
 @_kernel_of(LSTM)
@@ -160,7 +171,8 @@ def lstm_cudnn(project, step, params, carry, xs, *, mask=None, reset=None):
     """
     covered = reset is None and params.w_hh.dtype == jnp.float32 and len(xs) > 0
     value = cudnn.value_p.bind if covered and not cudnn.reason() else _value
-    return _traverse(LSTM, project, step, params, carry, xs, mask, reset, value)
+    given = project, step, params, carry, xs, mask, reset
+    return _traverse(LSTM, *given, value=value)
 
 
 @_kernel_of(LSTM)
@@ -200,6 +212,8 @@ def _traverse(
     xs: Any,
     mask: Array | None,
     reset: Reset | None,
+    *,
+    reverse: bool = False,
     value: Callable[..., Sequence[Array]] = _value,
 ) -> tuple[Carry, Any]:
     """Bind the value primitive to one sequence, or walk the step if it cannot be."""
@@ -207,8 +221,9 @@ def _traverse(
     start = jax.tree.leaves(carry)
     restart = [] if reset is None else jax.tree.leaves(reset.carry)
     if not _covers(cell, params, [*start, *restart], xs):
-        beside = {"mask": mask, "reset": reset}
+        beside = {"mask": mask, "reset": reset, "reverse": reverse}
         return native_loop.walk(project, step, params, carry, xs, **beside)
+    cell = cell._replace(reverse=reverse)
     if mask is not None:
         xs = signals.zero_padding(xs, mask)
     absent = jnp.zeros(0, bool)

@@ -75,6 +75,7 @@ class Equations(NamedTuple):
       differentiate: goes back through it.
       gated: columns of the second product.
       program: what is to run on a platform in place of its default.
+      reverse: whether time is walked from the last step to the first.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Equations(NamedTuple):
     differentiate: Callable[[Arrays, Arrays, Arrays], tuple[Arrays, Arrays, Arrays]]
     gated: int = 0
     program: Program | None = None
+    reverse: bool = False
 
     def __repr__(self) -> str:
         return self.name

@@ -66,7 +66,8 @@ class _Shift(NamedTuple):
 
     def tangent(self, product: Callable[[Any, tuple[int, ...]], list[Any]]) -> Any:
         """The tangent, of what ``product`` makes for all parts of each product."""
-        return sum(product(u, self.parts)[self.part] for u in self.products)
+        made = [product(u, self.parts)[self.part] for u in self.products]
+        return functools.reduce(jnp.add, made)
 
 
 # Parts that are less wide are not worth products of their own.
@@ -93,8 +94,9 @@ def _shifts(step: Any, products: Iterable[Any]) -> dict[Any, _Shift]:
         for v in eqn.outvars:
             if v not in sums:
                 continue
-            cut = readers[v][0] if _once(v, sums, readers, out) else eqn
-            pieces = cut.outvars if cut.primitive.name == "split" else [v]
+            pieces = [v]
+            if _once(v, sums, readers, out) and readers[v][0].primitive.name == "split":
+                pieces = readers[v][0].outvars
             widths = tuple(piece.aval.size for piece in pieces)
             if any(width % LANES or width < _WIDE for width in widths):
                 pieces, widths = [v], (v.aval.size,)

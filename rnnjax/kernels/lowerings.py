@@ -51,7 +51,8 @@ def _native_value(
 ) -> Sequence[Array]:
     bind = functools.partial(value_p.bind, cell=cell, residuals=residuals)
     call = jax.ffi.ffi_call(native.FORWARD, jax.eval_shape(bind, *operands))
-    return call(*operands, cell=cell.name, residuals=residuals)
+    how = {"cell": cell.name, "reverse": cell.reverse}
+    return call(*operands, residuals=residuals, **how)
 
 
 def _native_cotangent(*operands: Array, cell: Equations) -> Sequence[Array]:
@@ -60,22 +61,23 @@ def _native_cotangent(*operands: Array, cell: Equations) -> Sequence[Array]:
     # that a forward pass keeps, becomes the gradient's where that has its shape.
     shared = {0: 0} if shapes[0].shape == operands[0].shape else {}
     call = jax.ffi.ffi_call(native.BACKWARD, shapes, input_output_aliases=shared)
-    return call(*operands, cell=cell.name)
+    return call(*operands, cell=cell.name, reverse=cell.reverse)
 
 
 def _divided_value(
     ctx: mlir.LoweringRuleContext, *operands: Any, cell: Equations, residuals: bool
 ) -> Sequence[Any]:
-    attributes = {"cell": cell.name, "residuals": residuals}
+    how = {"cell": cell.name, "reverse": cell.reverse, "residuals": residuals}
     whole = value_weights(cell)
-    return partitioning.call_rows(native.FORWARD, ctx, operands, whole, **attributes)
+    return partitioning.call_rows(native.FORWARD, ctx, operands, whole, **how)
 
 
 def _divided_cotangent(
     ctx: mlir.LoweringRuleContext, *operands: Any, cell: Equations
 ) -> Sequence[Any]:
+    how = {"cell": cell.name, "reverse": cell.reverse}
     whole = linear_weights(cell)
-    return partitioning.call_rows(native.BACKWARD, ctx, operands, whole, cell=cell.name)
+    return partitioning.call_rows(native.BACKWARD, ctx, operands, whole, **how)
 
 
 def _register(primitive: Primitive, part: str, **rules: mlir.LoweringRule) -> None:
@@ -117,6 +119,7 @@ def _on_tpu(
 
     def rule(ctx, *operands, cell, **params):
         fun = functools.partial(kernel, cell=cell, **params)
+        fun = _backwards(fun) if cell.reverse else fun
         if not partitioning.whole_call(ctx):
             fun = partitioning.divided(fun, ctx, weights(cell))
         if fun is None or ctx.module_context.lowering_parameters.for_export:
@@ -124,6 +127,19 @@ def _on_tpu(
         return _lowered(fun)(ctx, *operands)
 
     return rule
+
+
+def _backwards(kernel: Callable[..., Sequence[Array]]) -> Callable:
+    """A kernel that walks forwards only, between sequences that are turned round."""
+
+    def turned(a):
+        timed = a.ndim == 3 or (a.ndim == 2 and a.dtype == bool)
+        return jnp.flip(a, 1) if timed else a
+
+    def run(*operands):
+        return [*map(turned, kernel(*map(turned, operands)))]
+
+    return run
 
 
 _VALUE = _lowered(functools.partial(reference.value, hoist=True))

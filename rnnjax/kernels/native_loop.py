@@ -22,7 +22,7 @@ from rnnjax.kernels import (
     loops,
     native,
 )
-from rnnjax.signals import gated
+from rnnjax.signals import flip, gated
 from rnnjax.traversals.by_scan import by_scan
 
 # Batches with fewer rows do the products that wait for no step apart from it.
@@ -81,14 +81,19 @@ def reason(params: Any, carry: Any, xs: Any) -> str:
 
 
 @gated
-def walk(project: Any, step: Any, params: Any, carry: Any, xs: Any) -> tuple[Any, Any]:
+def walk(
+    project: Any, step: Any, params: Any, carry: Any, xs: Any, *, reverse: bool = False
+) -> tuple[Any, Any]:
     """Walk with the engine, or with `jax.lax.scan` where it cannot."""
     if not reason(params, carry, xs):
         try:
-            return _loop(project, step, params, carry, xs, _assembled)
+            return _loop(project, step, params, carry, xs, _assembled, reverse)
         except assembly.Unknown:
             pass
-    return by_scan(project, step, params, carry, xs)
+    if not reverse:
+        return by_scan(project, step, params, carry, xs)
+    carry, ys = by_scan(project, step, params, carry, flip(xs)[0])
+    return carry, flip(ys)[0]
 
 
 def _assembled(loop: loops.Loop) -> None:
@@ -102,6 +107,7 @@ def _loop(
     carry: Any,
     xs: Any,
     check: Callable[[loops.Loop], Any],
+    reverse: bool = False,
 ) -> tuple[Any, Any]:
     shared, of_params = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
     states, of_carry = jax.tree.flatten(jax.tree.map(jnp.asarray, carry))
@@ -124,6 +130,7 @@ def _loop(
         [a[None] for a in states],
         [a[None] for a in inputs],
         length=time_steps(xs),
+        reverse=reverse,
         inline_derivatives=False,
         check=check,
     )

@@ -123,7 +123,7 @@ def call_rows(
 
     >>> from rnnjax.kernels import native, partitioning
     >>> def rule(ctx, *operands):
-    ...     of_lstm = {"cell": "lstm", "residuals": False}
+    ...     of_lstm = {"cell": "lstm", "reverse": False, "residuals": False}
     ...     return partitioning.call_rows(
     ...         native.FORWARD, ctx, operands, range(1, 4), **of_lstm)
     """

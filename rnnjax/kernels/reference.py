@@ -110,7 +110,8 @@ def value(
 
     weights = cut(cell, at.w_hh)
     zs = project(at.xs) if hoist else at.xs
-    last, ys, found = _walk(step, at.carry, zs, at.mask, at.reset, at.reset_carry)
+    flags = at.mask, at.reset
+    last, ys, found = _walk(cell, step, at.carry, zs, *flags, at.reset_carry)
     return [ys, *last, *found]
 
 
@@ -141,7 +142,8 @@ def tangent(*operands: Array, cell: Equations) -> list[Array]:
         return d_after, ()
 
     inputs = (known.saved, known.previous, d_preactivations)
-    last, ys, _ = _walk(step, d_carry, inputs, known.mask, known.reset, d_reset_carry)
+    flags = known.mask, known.reset
+    last, ys, _ = _walk(cell, step, d_carry, inputs, *flags, d_reset_carry)
     return [ys, *last]
 
 
@@ -165,13 +167,16 @@ def cotangent(*operands: Array, cell: Equations) -> list[Array]:
     flags = _beside_units(known.mask, known.reset)
     inputs = _swap((*flags, known.saved, known.previous, d_ys))
     start = (d_last, () if absent else zeros(d_last))
-    (d_carry, d_restart), d_parts = lax.scan(body, start, inputs, reverse=True)
+    (d_carry, d_restart), d_parts = lax.scan(
+        body, start, inputs, reverse=not cell.reverse
+    )
     if absent:
         d_restart = [jnp.zeros(0, d_ys.dtype)] * cell.carries
     return [*_swap(d_parts), *d_carry, *d_restart]
 
 
 def _walk(
+    cell: Equations,
     step: Callable[[Arrays, Any], tuple[Arrays, Any]],
     carry: Arrays,
     inputs: Any,
@@ -188,7 +193,8 @@ def _walk(
         )
         return after, (y, residuals)
 
-    last, out = lax.scan(body, carry, _swap((*_beside_units(mask, reset), inputs)))
+    inputs = _swap((*_beside_units(mask, reset), inputs))
+    last, out = lax.scan(body, carry, inputs, reverse=cell.reverse)
     ys, residuals = _swap(out)
     return last, ys, residuals
 

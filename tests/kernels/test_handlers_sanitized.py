@@ -77,7 +77,7 @@ for cell in laws.CELLS:
     ):
         def call(*arguments, shapes=shapes):
             made = jax.ffi.ffi_call(target, shapes)
-            return made(*arguments, cell=cell, **attributes)
+            return made(*arguments, cell=cell, reverse=False, **attributes)
 
         arguments = [jnp.asarray(a) for a in arguments]
         for i, a in enumerate(arguments):

@@ -43,6 +43,7 @@ SHAPES = [
     (12, 20, 512, 512),
 ]
 SIGNALS = ["plain", "mask", "reset", "mask+reset"]
+PLAIN = {"cell": "lstm", "reverse": False, "residuals": False}
 
 
 class Problem:
@@ -98,10 +99,11 @@ class Problem:
             shapes += [(batch, time, hidden)] * len(self.carry)
         return [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes]
 
-    def forward(self, residuals=False):
+    def forward(self, residuals=False, reverse=False):
         native.register()
         call = jax.ffi.ffi_call(native.FORWARD, self.forward_results(residuals))
-        run = jax.jit(lambda *a: call(*a, cell=self.cell, residuals=residuals))
+        how = {"cell": self.cell, "reverse": reverse}
+        run = jax.jit(lambda *a: call(*a, residuals=residuals, **how))
         return run(*self.forward_arguments())
 
     def backward_arguments(self, residuals):
@@ -124,10 +126,10 @@ class Problem:
         shapes += [(batch, hidden)] * len(self.carry) + reset * len(self.carry)
         return [jax.ShapeDtypeStruct(shape, self.dtype) for shape in shapes]
 
-    def backward(self, residuals):
+    def backward(self, residuals, reverse=False):
         native.register()
         call = jax.ffi.ffi_call(native.BACKWARD, self.backward_results())
-        run = jax.jit(lambda *a: call(*a, cell=self.cell))
+        run = jax.jit(lambda *a: call(*a, cell=self.cell, reverse=reverse))
         out = run(*self.backward_arguments(residuals))
         return (out[0], *out) if EQUATIONS[self.cell].joined else tuple(out)
 
@@ -412,7 +414,9 @@ def test_axes_of_one_element_after_the_batch_change_nothing(cell):
             a if i in weights else a.reshape(wide(a.shape))
             for i, a in enumerate(arguments)
         ]
-        return jax.ffi.ffi_call(target, shapes)(*arguments, cell=cell, **attributes)
+        return jax.ffi.ffi_call(target, shapes)(
+            *arguments, cell=cell, reverse=False, **attributes
+        )
 
     again = call(
         *(native.FORWARD, problem.forward_results(True), forward),
@@ -487,7 +491,7 @@ def test_a_wrong_shape_is_an_error(name, position, shape, message):
     native.register()
     call = jax.ffi.ffi_call(native.FORWARD, problem.forward_results(False))
     with pytest.raises(Exception, match=f"rnnjax_forward of lstm: .*{message}"):
-        jax.block_until_ready(call(*arguments, cell="lstm", residuals=False))
+        jax.block_until_ready(call(*arguments, **PLAIN))
 
 
 def test_a_wrong_dtype_count_or_result_is_an_error():
@@ -497,7 +501,7 @@ def test_a_wrong_dtype_count_or_result_is_an_error():
 
     def call(arguments, results):
         call = jax.ffi.ffi_call(native.FORWARD, results)
-        jax.block_until_ready(call(*arguments, cell="lstm", residuals=False))
+        jax.block_until_ready(call(*arguments, **PLAIN))
 
     halves = [jnp.asarray(arguments[0], jnp.float16), *arguments[1:]]
     with pytest.raises(Exception, match=r"xs is float16, expected float32 or bfloat16"):
@@ -517,18 +521,35 @@ def test_a_wrong_dtype_count_or_result_is_an_error():
         call(arguments, small)
 
 
+@pytest.mark.parametrize("signals", ["plain", "mask+reset"])
+@pytest.mark.parametrize("shape", [(2, 5, 4, 8), (1, 130, 3, 20), (7, 9, 4, 33)])
+@pytest.mark.parametrize("cell", CELLS)
+def test_backwards_is_the_walk_of_a_sequence_that_is_turned_round(cell, shape, signals):
+    problem = Problem(cell, shape, signals)
+    found = problem.forward(residuals=True, reverse=True)
+    found = [*found, *problem.backward(found[1 + len(problem.carry) :], reverse=True)]
+    timed = [a.ndim == 3 for a in found]
+    for name in ("xs", "mask", "reset", "dys"):
+        if getattr(problem, name) is not None:
+            setattr(problem, name, np.flip(getattr(problem, name), 1))
+    want = problem.forward(residuals=True)
+    want = [*want, *problem.backward(want[1 + len(problem.carry) :])]
+    for a, b, turned in zip(found, want, timed, strict=True):
+        np.testing.assert_array_equal(a, np.flip(b, 1) if turned else b)
+
+
 def test_a_cell_without_a_kernel_is_an_error():
     native.register()
     call = jax.ffi.ffi_call(native.BACKWARD, jax.ShapeDtypeStruct((1,), np.float32))
     with pytest.raises(Exception, match=r"rnnjax: there is no kernel of lstn\."):
-        jax.block_until_ready(call(np.ones(1, np.float32), cell="lstn"))
+        jax.block_until_ready(call(np.ones(1, np.float32), cell="lstn", reverse=False))
 
 
 def test_calls_from_many_threads_do_not_wait_for_each_other_forever():
     problem = Problem("lstm", (16, 40, 32, 64))
     call = jax.ffi.ffi_call(native.FORWARD, problem.forward_results(False))
     native.register()
-    run = jax.jit(lambda *a: call(*a, cell="lstm", residuals=False))
+    run = jax.jit(lambda *a: call(*a, **PLAIN))
     arguments = [jnp.asarray(a) for a in problem.forward_arguments()]
     expected = np.asarray(run(*arguments)[0])
     with ThreadPoolExecutor(8) as pool:

@@ -201,10 +201,10 @@ def assert_close(got, want, rtol=1e-4, atol=1e-5):
         np.testing.assert_allclose(a, b, rtol=rtol, atol=atol)
 
 
-def agree(transformation, name, signals):
+def agree(transformation, name, signals, wrap=lambda cell: cell):
     args, mask, where = problem(name, signals)
     got, want = (
-        jax.jit(functools.partial(transformation, make(name, kernel)))(
+        jax.jit(functools.partial(transformation, wrap(make(name, kernel))))(
             args, mask, where
         )
         for kernel in (True, False)
@@ -220,6 +220,23 @@ def test_equals_the_plain_scan(name, signals, transformation):
     agree(transformation, name, signals)
 
 
+@pytest.mark.drawn(0.15)
+@pytest.mark.parametrize("transformation", TRANSFORMATIONS)
+@pytest.mark.parametrize(("name", "signals"), CASES)
+def test_backwards_equals_the_plain_scan(name, signals, transformation):
+    agree(transformation, name, signals, rnnjax.reverse)
+
+
+@pytest.mark.parametrize("walk", [scan.default, kernels.lstm])
+def test_backwards_nothing_is_turned_round(walk):
+    cell = rnnjax.bidirectional(*[rnnjax.lstm(3, 64, traversal=walk) for _ in range(2)])
+    params, xs = cell.init(jax.random.key(0)), draw(1, (6, 5, 3))
+    gradient = jax.grad(lambda p, x: rnnjax.unroll(cell, p, x)[1].sum(), (0, 1))
+    assert "reverse" not in re.sub(
+        r"reverse = (true|false)", "", jax.jit(gradient).lower(params, xs).as_text()
+    )
+
+
 @pytest.fixture
 def reference_only(monkeypatch):
     """What compiles where the native library could not be built."""
@@ -230,8 +247,9 @@ def reference_only(monkeypatch):
 @pytest.mark.usefixtures("reference_only")
 @pytest.mark.parametrize("signals", SIGNALS)
 @pytest.mark.parametrize("name", BUILD)
-def test_the_reference_lowering_equals_the_plain_scan(name, signals):
-    agree(grad_of_vmap, name, signals)
+@pytest.mark.parametrize("wrap", [lambda cell: cell, rnnjax.reverse])
+def test_the_reference_lowering_equals_the_plain_scan(name, signals, wrap):
+    agree(grad_of_vmap, name, signals, wrap)
 
 
 @pytest.mark.parametrize("name", BUILD)

@@ -182,7 +182,7 @@ class BackwardPass {
     const Sizes& size = p_.size;
     int64_t count = 0, resets = 0;
     for (int64_t r = 0; r < task.count; ++r) {
-      const int64_t step = task.rows[r] * size.time + t;
+      const int64_t step = size.step(task.rows[r], t);
       D* dz = as(p_.dz) + step * width_;
       D* dz_input = Cell::kJoined ? nullptr : as(p_.dz_input) + step * width_;
       if (p_.mask && !p_.mask[step]) {

@@ -296,7 +296,7 @@ class ForwardPass {
     const Sizes& size = p_.size;
     int64_t count = 0;
     for (int64_t r = 0; r < task.count; ++r) {
-      const int64_t step = task.rows[r] * size.time + t;
+      const int64_t step = size.step(task.rows[r], t);
       D* ys = as(p_.ys) + step * size.hidden;
       if (!valid(step)) {
         hold(step, ys);
@@ -389,7 +389,7 @@ class ForwardPass {
     int64_t count = 0;
     for (int64_t s = t; s < end; ++s) {
       for (int64_t r = 0; r < task.count; ++r) {
-        const int64_t step = task.rows[r] * size.time + s;
+        const int64_t step = size.step(task.rows[r], s);
         if (!valid(step)) continue;
         const D* x = as(p_.xs) + step * size.input;
         if constexpr (kStaged) {

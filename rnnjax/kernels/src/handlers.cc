@@ -50,7 +50,7 @@ ffi::Error walk(ffi::ThreadPool pool, const Problem& problem,
 }
 
 ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                   ffi::RemainingRets rets, std::string_view name,
+                   ffi::RemainingRets rets, std::string_view name, bool reverse,
                    bool residuals) {
   const CellKernels* cell = find_cell(name);
   if (cell == nullptr) return no_cell(name);
@@ -58,6 +58,7 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   Buffers take("rnnjax_forward", cell->facts, args, rets);
   Forward p{};
   take.measure(p, "xs", "w_hh", 2);
+  p.size.reverse = reverse;
   p.xs = take.in("xs", "BTI");
   p.w_ih = take.in("w_ih", "IG");
   p.w_hh = take.in("w_hh", "HG");
@@ -82,7 +83,8 @@ ffi::Error forward(ffi::ThreadPool pool, ffi::RemainingArgs args,
 }
 
 ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                    ffi::RemainingRets rets, std::string_view name) {
+                    ffi::RemainingRets rets, std::string_view name,
+                    bool reverse) {
   const CellKernels* cell = find_cell(name);
   if (cell == nullptr) return no_cell(name);
   const bool has_c = cell->facts.carries == 2;
@@ -90,6 +92,7 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   Buffers take("rnnjax_backward", cell->facts, args, rets);
   Backward p{};
   take.measure(p, "saved", "w_hh", 1 + reads);
+  p.size.reverse = reverse;
   p.saved = take.in("saved", "BTS");
   if (reads) p.prev = take.in("previous", "BTH");
   p.w_hh = take.in("w_hh", "HG");
@@ -296,6 +299,7 @@ RNNJAX_EXPORT XLA_FFI_Error* rnnjax_forward(XLA_FFI_CallFrame* frame) {
                              .RemainingArgs()
                              .RemainingRets()
                              .Attr<std::string_view>("cell")
+                             .Attr<bool>("reverse")
                              .Attr<bool>("residuals")
                              .To(rnnjax::forward)
                              .release();
@@ -308,6 +312,7 @@ RNNJAX_EXPORT XLA_FFI_Error* rnnjax_backward(XLA_FFI_CallFrame* frame) {
                              .RemainingArgs()
                              .RemainingRets()
                              .Attr<std::string_view>("cell")
+                             .Attr<bool>("reverse")
                              .To(rnnjax::backward)
                              .release();
   return handler->Call(frame);

@@ -14,6 +14,12 @@ namespace rnnjax {
 
 struct Sizes {
   int64_t batch, time, input, hidden;
+  bool reverse = false;  // whether time is walked from the last step
+
+  // The t-th step that is walked of a row, among all steps of all rows.
+  int64_t step(int64_t row, int64_t t) const {
+    return row * time + (reverse ? time - 1 - t : t);
+  }
 };
 
 // What the traits of a cell say (see cells.h), in the words of
