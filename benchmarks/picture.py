@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import MODES, NAMES, case_of, median
+from benchmarks.figures import MODES, NAMES, case_of, median, of_first_dtype
 from benchmarks.peers import DEVICES, OURS
 from benchmarks.workloads import CELLS, GRID
 
@@ -15,7 +15,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    entries = [e for e in results["cases"] if case_of(e).workload in GRID]
+    cases = of_first_dtype(results["cases"])
+    entries = [e for e in cases if case_of(e).workload in GRID]
     cells = [c for c in CELLS if any(case_of(e).cell == c for e in entries)]
     reference = "torch" if "torch" in results["versions"] else OURS
     figure, axes = plt.subplots(

@@ -99,25 +99,14 @@ def recurrence(
         carry = checks.carry(carry, jax.eval_shape(initial_carry, params))
         return whole_step(params, carry, project(params, x))
 
-    def walked(params, carry, xs, mask, reset, key, **how):
+    def unroll(params, carry, xs, *, mask=None, reset=None, key=None, reverse=False):
         params = computed(params)
         xs, _ = checks.sequence(xs, input_shape, checks.float_dtype(params))
         start = initial_carry(params)
         carry, mask, reset = signals.read(start, carry, xs, mask, reset, key)
         beside = {"mask": mask, "reset": reset}
-        return traversal(project, whole_step, params, carry, xs, **beside, **how)
-
-    if signals.takes_reverse(traversal):
-
-        def unroll(
-            params, carry, xs, *, mask=None, reset=None, key=None, reverse=False
-        ):
-            return walked(params, carry, xs, mask, reset, key, reverse=reverse)
-
-    else:
-
-        def unroll(params, carry, xs, *, mask=None, reset=None, key=None):
-            return walked(params, carry, xs, mask, reset, key)
+        walk = signals.backwards(traversal) if reverse else traversal
+        return walk(project, whole_step, params, carry, xs, **beside)
 
     functions = (init, first_carry, one_step, unroll)
     return Cell(*guards.guarded(None, functions, one_dtype=True))

@@ -131,6 +131,30 @@ def takes_reverse(function: Callable) -> bool:
         return False
 
 
+def backwards(traversal: Callable[..., tuple[Carry, Any]]) -> Traversal:
+    """A traversal from the last step to the first, each output beside its input.
+
+    >>> import jax.numpy as jnp, rnnjax
+    >>> from rnnjax import signals
+    >>> add = lambda params, total, x: (total + x,) * 2
+    >>> walk = signals.backwards(rnnjax.scan.fused)
+    >>> walk(lambda params, x: x, add, (), 0.0, jnp.arange(4.0))[1]
+    Array([6., 6., 5., 3.], dtype=float32)
+    """
+    if takes_reverse(traversal):
+        return functools.partial(traversal, reverse=True)
+
+    def turned(project, step, params, carry, xs, *, mask=None, reset=None):
+        where, start = (None, None) if reset is None else reset
+        xs, mask, where = flip((xs, mask, where))[0]
+        reset = None if where is None else Reset(where, start)
+        beside = {"mask": mask, "reset": reset}
+        carry, ys = traversal(project, step, params, carry, xs, **beside)
+        return carry, flip(ys)[0]
+
+    return turned
+
+
 def select(where: Array, one: Any, other: Any) -> Any:
     """One pytree where a flag is true, the other where it is not.
 

@@ -151,14 +151,15 @@ def reverse(cell: Cell) -> Cell:
         start = cell.initial_carry(params)
         carry, mask, reset = signals.read(start, carry, xs, mask, reset, key)
         turned, turned_mask, turned_reset = signals.flip(xs, mask, reset)
-        if signals.takes_reverse(cell.unroll):
+        walk: Any = cell.unroll
+        if signals.takes_reverse(walk):
             # Only the places of resets are others backwards.
             if turned_reset is not None:
                 reset = Reset(jnp.flip(turned_reset.where), turned_reset.carry)
             beside = {"mask": mask, "reset": reset, "key": key}
-            return cell.unroll(params, carry, xs, **beside, reverse=True)
+            return walk(params, carry, xs, **beside, reverse=True)
         beside = {"mask": turned_mask, "reset": turned_reset, "key": key}
-        carry, ys = cell.unroll(params, carry, turned, **beside)
+        carry, ys = walk(params, carry, turned, **beside)
         return carry, signals.flip(ys)[0]
 
     step = features.backwards(cell.step)

@@ -22,7 +22,7 @@ from rnnjax.kernels import (
     loops,
     native,
 )
-from rnnjax.signals import flip, gated
+from rnnjax.signals import backwards, gated
 from rnnjax.traversals.by_scan import by_scan
 
 # Batches with fewer rows do the products that wait for no step apart from it.
@@ -90,10 +90,8 @@ def walk(
             return _loop(project, step, params, carry, xs, _assembled, reverse)
         except assembly.Unknown:
             pass
-    if not reverse:
-        return by_scan(project, step, params, carry, xs)
-    carry, ys = by_scan(project, step, params, carry, flip(xs)[0])
-    return carry, flip(ys)[0]
+    scan = backwards(by_scan) if reverse else by_scan
+    return scan(project, step, params, carry, xs)
 
 
 def _assembled(loop: loops.Loop) -> None:

@@ -170,6 +170,21 @@ def test_ragged_is_counted_per_useful_step():
     assert figure.reached is False
 
 
+def test_of_a_second_dtype_there_are_means_alone():
+    case = Case("I", "lstm", "backward", 4, 16, 3, 8, bidirectional=True)
+    entries = [_entry(case, torch=2.0, rnnjax=1.5)]
+    entries += [
+        _entry(e._replace(dtype="bfloat16"), torch=2.0, rnnjax=1.0)
+        for e in (case, CASE)
+    ]
+    found = {f.what: f for f in figures.derive({"cases": entries})}
+    both = found.pop("torch over ours, bidirectional LSTM forward and backward")
+    assert both.value == pytest.approx(4 / 3)
+    assert both.reached
+    assert found
+    assert all("in bfloat16" in what for what in found)
+
+
 def test_the_share_is_of_the_best_product():
     product = Case("P", "none", "product", 1, 1, 1, 100)
     forward = Case("F", "lstm", "forward", 64, 100, 128, 256)
