@@ -102,8 +102,7 @@ def lstm(project, step, params, carry, xs, *, mask=None, reset=None, reverse=Fal
     >>> import rnnjax
     >>> cell = rnnjax.lstm(3, 4, traversal=rnnjax.kernels.lstm)
     """
-    given = project, step, params, carry, xs, mask, reset
-    return _traverse(LSTM, *given, reverse=reverse)
+    return _traverse(LSTM, project, step, params, carry, xs, mask, reset, reverse)
 
 
 @_kernel_of(GRU)
@@ -113,8 +112,7 @@ def gru(project, step, params, carry, xs, *, mask=None, reset=None, reverse=Fals
     >>> import rnnjax
     >>> cell = rnnjax.gru(3, 4, traversal=rnnjax.kernels.gru)
     """
-    given = project, step, params, carry, xs, mask, reset
-    return _traverse(GRU, *given, reverse=reverse)
+    return _traverse(GRU, project, step, params, carry, xs, mask, reset, reverse)
 
 
 @_kernel_of(GRU_BEFORE)
@@ -127,8 +125,7 @@ def gru_before(
     >>> cell = rnnjax.gru(
     ...     3, 4, reset_after=False, traversal=rnnjax.kernels.gru_before)
     """
-    given = project, step, params, carry, xs, mask, reset
-    return _traverse(GRU_BEFORE, *given, reverse=reverse)
+    return _traverse(GRU_BEFORE, project, step, params, carry, xs, mask, reset, reverse)
 
 
 @_kernel_of(ELMAN_TANH)
@@ -140,8 +137,7 @@ def elman_tanh(
     >>> import rnnjax
     >>> cell = rnnjax.elman(3, 4, traversal=rnnjax.kernels.elman_tanh)
     """
-    given = project, step, params, carry, xs, mask, reset
-    return _traverse(ELMAN_TANH, *given, reverse=reverse)
+    return _traverse(ELMAN_TANH, project, step, params, carry, xs, mask, reset, reverse)
 
 
 @_kernel_of(ELMAN_RELU)
@@ -154,8 +150,7 @@ def elman_relu(
     >>> cell = rnnjax.elman(
     ...     3, 4, activation=jax.nn.relu, traversal=rnnjax.kernels.elman_relu)
     """
-    given = project, step, params, carry, xs, mask, reset
-    return _traverse(ELMAN_RELU, *given, reverse=reverse)
+    return _traverse(ELMAN_RELU, project, step, params, carry, xs, mask, reset, reverse)
 
 
 @_kernel_of(LSTM)
@@ -212,7 +207,6 @@ def _traverse(
     xs: Any,
     mask: Array | None,
     reset: Reset | None,
-    *,
     reverse: bool = False,
     value: Callable[..., Sequence[Array]] = _value,
 ) -> tuple[Carry, Any]:

@@ -35,7 +35,9 @@ def walk(operands: Sequence[Any], loop: Loop, inner: Callable[..., Any]) -> list
     step, values = loop.step, dict(zip(loop.step.invars, operands, strict=True))
     shared, _, _, xs = loop.parts(step.invars)
     after, ys = step.outvars[: loop.carry], step.outvars[loop.carry :]
-    first, last = _first(loop), _last(loop)
+    products = _products(loop)
+    first = _first(loop, products)
+    last = _last(loop, {v: products[v] for v in products if v not in first})
 
     def at_all_steps(reads, makes):
         """Have values made that depend on others at the same step alone."""
@@ -72,23 +74,23 @@ def _products(loop: Loop) -> dict[Any, Any]:
     return found
 
 
-def _first(loop: Loop) -> list[Any]:
-    """The products that depend on the inputs alone."""
+def _first(loop: Loop, products: dict[Any, Any]) -> list[Any]:
+    """Those of the products that depend on the inputs alone."""
     shared, _, _, xs = loop.parts(loop.step.invars)
     there = {*shared, *xs}
     for eqn in loop.step.eqns:
         if there.issuperset(flat.variables(eqn.invars)):
             there.update(eqn.outvars)
-    return [v for v in _products(loop) if v in there]
+    return [v for v in products if v in there]
 
 
-def _last(loop: Loop) -> dict[Any, Any]:
-    """The products that only go out, and of which vectors they are."""
-    step, first = loop.step, _first(loop)
+def _last(loop: Loop, products: dict[Any, Any]) -> dict[Any, Any]:
+    """Those of the products that only go out, and of which vectors they are."""
+    step = loop.step
     reads = {v for eqn in step.eqns for v in flat.variables(eqn.invars)}
     reads.update(step.outvars[: loop.carry])
     return {
         v: factor
-        for v, factor in _products(loop).items()
-        if v in step.outvars and v not in reads and v not in first
+        for v, factor in products.items()
+        if v in step.outvars and v not in reads
     }

@@ -66,7 +66,7 @@ RNNJAX_INLINE Vec strided(const float* a, int64_t stride, int count = kLanes) {
   return lanes;
 }
 
-// What is left of `n` elements a row after as many whole vectors as there are.
+// How many of n elements are in whole vectors.
 RNNJAX_INLINE int64_t whole(int64_t n) { return n / kLanes * kLanes; }
 
 // One result for each row of n elements.
