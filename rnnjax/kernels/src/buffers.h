@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "host.h"
 #include "problem.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -102,7 +103,10 @@ class Buffers {
   }
 
   void* out(const char* name, const char* shape) {
-    return check(name, shape, next_result(), dtype_, false);
+    const Buffer buffer = next_result();
+    void* const address = check(name, shape, buffer, dtype_, false);
+    if (address) prefer_huge_pages(address, buffer->size_bytes());
+    return address;
   }
 
   void* out_with_reset(const char* name, const char* shape) {

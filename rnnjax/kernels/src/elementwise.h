@@ -101,6 +101,37 @@ RNNJAX_INLINE Vec by_lane(Vec x, Vec y, const F& f) {
   return x;
 }
 
+// From 2^23 on a float has no fraction.
+RNNJAX_INLINE Vec towards_zero(Vec x) {
+  const IntVec some = abs(x) < 8388608.0f;
+  const IntVec whole = __builtin_convertvector(some ? x : Vec{}, IntVec);
+  const BitVec sign = (BitVec)x & 0x80000000u;
+  return some ? (Vec)((BitVec) __builtin_convertvector(whole, Vec) | sign) : x;
+}
+
+RNNJAX_INLINE Vec floor(Vec x) {
+  const Vec whole = towards_zero(x);
+  return whole > x ? whole - 1.0f : whole;
+}
+
+// What a division towards zero leaves, of the sign of x. The quotient may have
+// been rounded up to the next whole number, but never down from one. The
+// multiply-add rounds nothing, for what is left is a float.
+RNNJAX_INLINE Vec remainder(Vec x, Vec y) {
+#if defined(__FMA__) || defined(__aarch64__)
+  const Vec a = abs(x), b = abs(y), quotient = a / b;
+  const IntVec small = (quotient < 4194304.0f) & (b < __builtin_inff());
+  int32_t all = -1;
+  for (int lane = 0; lane < kLanes; ++lane) all &= small[lane];
+  if (all) {
+    const Vec left = a - towards_zero(quotient) * b;
+    const BitVec sign = (BitVec)x & 0x80000000u;
+    return (Vec)((BitVec)(left < 0.0f ? left + b : left) | sign);
+  }
+#endif
+  return by_lane(x, y, [](float v, float w) { return __builtin_fmodf(v, w); });
+}
+
 template <class F>
 RNNJAX_INLINE void for_vectors(Strip strip, const F& f) {
   for (int64_t r = 0; r < strip.rows; ++r) {
@@ -290,16 +321,14 @@ inline Apply applied(Operation operation) {
     RNNJAX_BINARY(div, x / y)
     RNNJAX_BINARY(max, ((x > y) | (x != x)) ? x : y)
     RNNJAX_BINARY(min, ((x < y) | (x != x)) ? x : y)
-    RNNJAX_BINARY(rem, by_lane(x, y, [](float v, float w) {
-                    return __builtin_fmodf(v, w);
-                  }))
+    RNNJAX_BINARY(rem, remainder(x, y))
     RNNJAX_BINARY(pow, by_lane(x, y, [](float v, float w) {
                     return __builtin_powf(v, w);
                   }))
     RNNJAX_UNARY(neg, -x)
     RNNJAX_UNARY(abs, abs(x))
     RNNJAX_UNARY(sign, x > 0.0f ? splat(1.0f) : x < 0.0f ? splat(-1.0f) : x)
-    RNNJAX_UNARY(floor, by_lane(x, [](float v) { return __builtin_floorf(v); }))
+    RNNJAX_UNARY(floor, floor(x))
     RNNJAX_UNARY(exp, exp(x))
     RNNJAX_UNARY(exp2, by_lane(x, [](float v) { return __builtin_exp2f(v); }))
     RNNJAX_UNARY(expm1, expm1(x))

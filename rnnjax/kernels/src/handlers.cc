@@ -246,6 +246,7 @@ ffi::Error loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
     if (!fits(buffer, rows * output.size, output.flags)) {
       return wrong("output", i);
     }
+    prefer_huge_pages(buffer.untyped_data(), buffer.size_bytes());
     outputs.push_back(buffer.untyped_data());
   }
   if (batch == 0) return ffi::Error::Success();

@@ -23,6 +23,20 @@
 
 namespace rnnjax {
 
+inline constexpr size_t kHugePage = size_t{2} << 20;
+
+// Says of memory that is about to be written whole that pages of two megabytes
+// would suit it. The system clears those at once, small ones one by one.
+inline void prefer_huge_pages(void* memory, size_t bytes) {
+#if defined(__linux__)
+  if (bytes < kHugePage / 2) return;
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t first = address & -kHugePage;
+  const uintptr_t last = (address + bytes + kHugePage - 1) & -kHugePage;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
 // One divided loop. It is shared with every helper that was asked for, and
 // outlives the call when a helper starts late: such a helper finds no index
 // left and touches nothing else.
@@ -117,19 +131,15 @@ class PoolHost final : public Host {
     const size_t size = (bytes + alignment - 1) / alignment * alignment;
     void* block = std::aligned_alloc(alignment, size < 64 ? 64 : size);
     if (block == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
     // Weights of a large layer are read whole at every step: small pages would
     // stop the hardware's prefetching every four kilobytes.
-    if (large) madvise(block, size, MADV_HUGEPAGE);
-#endif
+    prefer_huge_pages(block, size);
     const std::lock_guard<std::mutex> lock(mutex_);
     blocks_.push_back(block);
     return block;
   }
 
  private:
-  static constexpr size_t kHugePage = size_t{2} << 20;
-
   Pool& pool_;
   std::mutex mutex_;
   std::vector<void*> blocks_;
