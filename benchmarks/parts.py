@@ -82,7 +82,7 @@ def _parts(
 
     known = (saved, *previous[: at.reads], params.w_hh, absent, absent, ys)
     dz = backwards(*known)[0].reshape(b * t, -1)
-    product = jax.jit(products.gradient_p.bind)
+    product = jax.jit(products.weight_gradient)
     hidden, inputs = previous[-1].reshape(b * t, h), xs.reshape(b * t, i)
     return [
         ("gradient", lambda: gradient(params, xs)),

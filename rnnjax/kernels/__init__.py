@@ -218,8 +218,6 @@ def _traverse(
         beside = {"mask": mask, "reset": reset, "reverse": reverse}
         return native_loop.walk(project, step, params, carry, xs, **beside)
     cell = cell._replace(reverse=reverse)
-    if mask is not None:
-        xs = signals.zero_padding(xs, mask)
     absent = jnp.zeros(0, bool)
     # One sequence is a batch of one; jax.vmap makes the batch larger.
     operands = (

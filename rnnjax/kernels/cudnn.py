@@ -27,7 +27,7 @@ from jax.interpreters import ad, batching, mlir
 from rnnjax.kernels import primitives
 from rnnjax.kernels.cudnn_layout import flatten_weights
 from rnnjax.kernels.equations import Equations
-from rnnjax.kernels.reference import name_operands
+from rnnjax.kernels.reference import name_operands, without_padding
 
 _COUNT = 10  # operands of the value
 _FLAGS = (6, 7)  # those that are the mask and the reset
@@ -57,7 +57,7 @@ def reason() -> str:
 
 def library_value(*operands: Array, cell: Equations) -> Sequence[Array]:
     """The value by cuDNN, for any mask and no reset."""
-    at = name_operands(cell, operands)
+    at = without_padding(name_operands(cell, operands))
     (batch, time, inputs), hidden = at.xs.shape, at.w_hh.shape[0]
     (c, h), xs, mask = at.carry, at.xs, at.mask
     if mask.ndim == 1:

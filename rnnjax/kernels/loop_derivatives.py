@@ -23,7 +23,7 @@ from jax.interpreters import ad
 from rnnjax.kernels import flat
 from rnnjax.kernels.loops import Loop, bind, loop_p, tangent_p
 from rnnjax.kernels.nodes import LANES
-from rnnjax.kernels.products import product_p
+from rnnjax.kernels.products import weight_product
 
 
 def _is_zero(tangent: Any) -> bool:
@@ -223,7 +223,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
         d_w, v = d[makers[u].invars[1]], stored[factor_of[u]]
         v = v.reshape(batch * loop.length, v.shape[2])
         made = lax.split(d_w.T if products[u] else d_w, widths, axis=1)
-        made = [product_p.bind(v, part) for part in made]
+        made = [weight_product(v, part) for part in made]
         return [a.reshape(batch, loop.length, -1) for a in made]
 
     d_shifts = [shift.tangent(product) for shift in points.values()]

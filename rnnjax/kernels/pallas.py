@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 
 from rnnjax.kernels import cudnn, reference, shared_memory, steps
 from rnnjax.kernels.equations import Arrays, Equations, Program
-from rnnjax.kernels.reference import name_operands, split_residuals
+from rnnjax.kernels.reference import name_operands, split_residuals, without_padding
 
 ROWS = 16
 """Examples that one program of the grid takes: the least a product can have."""
@@ -55,7 +55,7 @@ def value(
 
     ``within`` are the KiB of shared memory; those of the device if None.
     """
-    at = name_operands(cell, operands)
+    at = without_padding(name_operands(cell, operands))
     (batch, time, inputs), (hidden, k) = at.xs.shape, at.w_hh.shape
     dtype, carries = at.xs.dtype, cell.carries
     if batch == 0 or not _covers(cell, hidden, dtype, within):

@@ -26,7 +26,7 @@ from jax.experimental import pallas as pl
 
 from rnnjax.kernels import reference, steps
 from rnnjax.kernels.equations import Arrays, Equations
-from rnnjax.kernels.reference import name_operands, split_residuals
+from rnnjax.kernels.reference import name_operands, split_residuals, without_padding
 from rnnjax.kernels.steps import apart, cut, together
 
 LANES = 128
@@ -171,7 +171,7 @@ def value(
     *operands: Array, cell: Equations, residuals: bool, interpret: Any = False
 ) -> list[Array]:
     """What `rnnjax.kernels.reference.value` gives, by one kernel."""
-    at = name_operands(cell, operands)
+    at = without_padding(name_operands(cell, operands))
     (batch, time, _), hidden, dtype = at.xs.shape, at.w_hh.shape[0], at.xs.dtype
     sizes = _Sizes(batch, time, hidden, dtype)
     if block_of(cell, *sizes) == 0:

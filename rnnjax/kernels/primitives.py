@@ -30,7 +30,7 @@ from jax.sharding import NamedSharding
 from rnnjax import meshes
 from rnnjax.kernels import reference, steps
 from rnnjax.kernels.equations import Equations
-from rnnjax.kernels.products import product_p
+from rnnjax.kernels.products import weight_product
 from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
 from rnnjax.programs import bind_each, compiled, mapped_size
 
@@ -127,7 +127,9 @@ def _value_jvp(
     n = 1 + cell.carries
     out, saved, previous = out[:n], out[n], out[n + 1 :]
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
-    by_input = [(d.xs, at.w_ih, jnp.matmul), (at.xs, d.w_ih, product_p.bind)]
+    valid = at.mask if at.mask.ndim == 1 else at.mask[..., None].reshape(-1, 1)
+    multiply = functools.partial(weight_product, valid=valid)
+    by_input = [(d.xs, at.w_ih, multiply), (at.xs, d.w_ih, multiply)]
     by_hidden = [(previous[-1], d.w_hh, _hidden_product(cell, saved))]
     columns = at.w_hh.shape[1]
     if cell.joined:
@@ -148,10 +150,11 @@ def _hidden_product(cell: Equations, saved: Array) -> Callable[[Array, Array], A
     def multiply(h, w_hh):
         plain, gated = steps.cut(cell, w_hh)
         r = saved.reshape(len(h), saved.shape[-1])[:, : h.shape[1]]
-        u = product_p.bind(h, plain), product_p.bind(r * h, gated)
-        return jnp.concatenate(u, axis=1)
+        return jnp.concatenate(
+            [weight_product(h, plain), weight_product(r * h, gated)], axis=1
+        )
 
-    return multiply if cell.gated else product_p.bind
+    return multiply if cell.gated else weight_product
 
 
 def _affine(like: Array, columns: int, products: Sequence, b: Any) -> Any:

@@ -8,12 +8,15 @@ have that product:
 .. math:: y = x\,W, \qquad dW = x^T dz,
 
 with ``x: (rows, inputs)``. They are bilinear, so these two are all that derivatives of
-any order need. The kernel leaves out rows in which ``dz`` is zero, as it is in padding:
-they count nothing, even beside an ``x`` that is not a number. `jax.vmap` over ``x``
-alone makes more rows; over weights, or over the rows of a gradient, it is a batched
-product of JAX's own.
+any order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or over the
+rows of a gradient, it is a batched product of JAX's own.
+
+Of ``x`` only the rows count that are ``valid: (rows, 1)``, whatever the others hold:
+padding may be no number. Where all are, ``valid`` has shape ``(0,)``. The kernel leaves
+out rows in which ``dz`` is zero, as it is in padding, and so reads no padding either.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,45 +35,98 @@ product_p = Primitive("weight_product")
 gradient_p = Primitive("weight_gradient")
 
 
-def _product(x: Array, w: Array) -> Array:
-    return x @ w
+def weight_product(x: Array, w: Array, valid: Array | None = None) -> Array:
+    """``x @ w``, in which rows of zeros stand for those that are not valid.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import products
+    >>> products.weight_product(jnp.array([[2.0]]), jnp.array([[3.0]]))
+    Array([[6.]], dtype=float32)
+    """
+    return product_p.bind(x, w, jnp.zeros(0, bool) if valid is None else valid)
 
 
-def _gradient(x: Array, dz: Array) -> Array:
+def weight_gradient(x: Array, dz: Array, valid: Array | None = None) -> Array:
+    """``x.T @ dz`` over the valid rows: the gradient of a `weight_product`'s weights.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import products
+    >>> products.weight_gradient(jnp.array([[2.0], [1.0]]), jnp.ones((2, 1)))
+    Array([[3.]], dtype=float32)
+    """
+    return gradient_p.bind(x, dz, jnp.zeros(0, bool) if valid is None else valid)
+
+
+def _counted(x: Array, valid: Array) -> Array:
+    """``x`` with zeros for the rows that are not valid."""
+    return x if valid.ndim == 1 else jnp.where(valid, x, 0)
+
+
+def _product(x: Array, w: Array, valid: Array) -> Array:
+    return _counted(x, valid) @ w
+
+
+def _gradient(x: Array, dz: Array, valid: Array) -> Array:
+    x = _counted(x, valid)
     return jnp.matmul(x.T, dz, out_sharding=meshes.whole_like(x, 2))
 
 
-def _gradient_shape(x: Any, dz: Any) -> Any:
+def _gradient_shape(x: Any, dz: Any, valid: Any) -> Any:
     whole = NamedSharding(x.sharding.mesh, PartitionSpec(None, None))
     return x.update(shape=(x.shape[1], dz.shape[1]), sharding=whole)
 
 
 product_p.def_impl(compiled(product_p))
 gradient_p.def_impl(compiled(gradient_p))
-product_p.def_abstract_eval(lambda x, w: x.update(shape=(x.shape[0], w.shape[1])))
+product_p.def_abstract_eval(
+    lambda x, w, valid: x.update(shape=(x.shape[0], w.shape[1]))
+)
 gradient_p.def_abstract_eval(_gradient_shape)
 
-ad.defbilinear(
-    product_p,
-    lambda dz, x, w: dz @ w.T,
-    lambda dz, x, w: gradient_p.bind(x, dz),
-)
-ad.defbilinear(
-    gradient_p,
-    lambda dw, x, dz: dz @ dw.T,
-    lambda dw, x, dz: product_p.bind(x, dw),
-)
+
+def _jvp(
+    primitive: Primitive, primals: Sequence[Array], tangents: Sequence[Any]
+) -> tuple[Array, Array]:
+    (x, other, valid), (dx, d_other, _) = primals, tangents
+    terms = [
+        primitive.bind(*pair, valid)
+        for pair in ((dx, other), (x, d_other))
+        if not any(type(factor) is ad.Zero for factor in pair)
+    ]
+    return primitive.bind(*primals), functools.reduce(ad.add_tangents, terms)
+
+
+def _transpose(
+    transposed: Primitive, cotangent: Any, x: Any, other: Any, valid: Array
+) -> list[Any]:
+    """Of both: in its second operand each is the other's transpose."""
+    if type(cotangent) is ad.Zero:
+        return [None] * 3
+    if not ad.is_undefined_primal(x):
+        return [None, transposed.bind(x, cotangent, valid), None]
+    by_rows = (cotangent, other) if transposed is gradient_p else (other, cotangent)
+    return [_counted(by_rows[0] @ by_rows[1].T, valid), None, None]
+
+
+for _primitive, _transposed in ((product_p, gradient_p), (gradient_p, product_p)):
+    ad.primitive_jvps[_primitive] = functools.partial(_jvp, _primitive)
+    ad.primitive_transposes[_primitive] = functools.partial(_transpose, _transposed)
 
 
 def _batch_product(
     operands: Sequence[Array], dims: Sequence[int | None]
 ) -> tuple[Array, int]:
-    (x, w), (dim, dim_of_w) = operands, dims
+    (x, w, valid), (dim, dim_of_w, dim_of_valid) = operands, dims
     if dim is None or dim_of_w is not None:
         return _batch_apart(_product, operands, dims)
     x = jnp.moveaxis(x, dim, 0)
-    rows = product_p.bind(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), w)
-    return rows.reshape(*x.shape[:-1], w.shape[1]), 0
+    size, rows, inputs = x.shape
+    if dim_of_valid is not None:
+        valid = jnp.moveaxis(valid, dim_of_valid, 0).reshape(size * rows, 1)
+    elif valid.ndim == 2:
+        valid = jnp.tile(valid, (size, 1))
+    made = product_p.bind(x.reshape(size * rows, inputs), w, valid)
+    return made.reshape(size, rows, w.shape[1]), 0
 
 
 def _batch_apart(
@@ -80,12 +136,10 @@ def _batch_apart(
 
 
 batching.primitive_batchers[product_p] = _batch_product
-batching.primitive_batchers[gradient_p] = lambda operands, dims: _batch_apart(
-    _gradient, operands, dims
-)
+batching.primitive_batchers[gradient_p] = functools.partial(_batch_apart, _gradient)
 
 
-def _native_gradient(x: Array, dz: Array) -> Array:
+def _native_gradient(x: Array, dz: Array, valid: Array) -> Array:
     shape = jax.ShapeDtypeStruct((x.shape[1], dz.shape[1]), x.dtype)
     return jax.ffi.ffi_call(native.WEIGHT_GRADIENT, shape)(x, dz)
 
@@ -96,10 +150,10 @@ def _native_gradient(x: Array, dz: Array) -> Array:
 def _divided_gradient(ctx: mlir.LoweringRuleContext, *operands: Any) -> Sequence[Any]:
     count = partitioning.devices(ctx)
 
-    def of_parts(x, dz):
+    def of_parts(x, dz, valid):
         rows, left = divmod(x.shape[0], count)
         if left:
-            return _gradient(x, dz)  # by XLA, which divides any rows
+            return _gradient(x, dz, valid)  # by XLA, which divides any rows
         parts = (a.reshape(count, rows, a.shape[1]) for a in (x, dz))
         return parts_p.bind(*parts).sum(axis=0)
 

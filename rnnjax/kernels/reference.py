@@ -2,7 +2,8 @@
 
 They run wherever no kernel does, and they are what higher derivatives differentiate.
 Arrays are batch-major, ``xs: (b, t, i)``. An absent mask or reset has shape ``(0,)``,
-and so have the carries that belong to an absent reset.
+and so have the carries that belong to an absent reset. What ``xs`` holds where the mask
+is false is never to matter, even if it is not a number.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from rnnjax import signals
 from rnnjax.kernels.equations import Arrays, Equations
 from rnnjax.kernels.steps import (
     advance,
@@ -71,6 +73,16 @@ def name_operands(cell: Equations, operands: Sequence[Any]) -> ValueOperands:
     )
 
 
+def without_padding(at: ValueOperands) -> ValueOperands:
+    """The same with zeros for padded inputs, for what multiplies all of them at once.
+
+    A kernel that passes over padded steps needs no such copy.
+    """
+    if at.mask.ndim == 1:
+        return at
+    return at._replace(xs=signals.zero_padding(at.xs, at.mask))
+
+
 def split_residuals(
     cell: Equations, operands: Sequence[Any]
 ) -> tuple[Residuals, tuple]:
@@ -95,7 +107,7 @@ def value(
 
     ``hoist`` takes the product with the inputs out of the loop.
     """
-    at = name_operands(cell, operands)
+    at = without_padding(name_operands(cell, operands))
 
     def project(x):
         return x @ at.w_ih + at.b
