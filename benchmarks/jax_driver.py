@@ -97,6 +97,17 @@ def _cast(case: Case, tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
+def exchanged(array: Any) -> Any:
+    """Gates i f g o become i g f o, as some libraries have them, and back."""
+    i, f, g, o = jnp.split(jnp.asarray(array), 4, axis=-1)
+    return jnp.concatenate([i, g, f, o], axis=-1)
+
+
+def forget_bias(case: Case) -> Any:
+    """What some libraries add to the bias at each step, in our order of the gates."""
+    return jnp.repeat(jnp.array([0.0, 1.0, 0.0, 0.0], jnp.float32), case.hidden)
+
+
 def _layout(model: Model, array: Any) -> Any:
     return jnp.swapaxes(array, 0, 1) if model.time_major else jnp.asarray(array)
 

@@ -1,5 +1,6 @@
 """What is measured: the sizes, the modes and the numbers that go in."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,9 +8,9 @@ import numpy as np
 
 CELLS = ("lstm", "gru", "elman")
 # Cells that some other library has too: an Elman network with a ReLU, a GRU that resets
-# before the product, an MGU whose gate comes after it, and an LSTM whose outputs are
-# projected to half of its units.
-OTHERS = ("relu", "reset_before", "mgu", "projected")
+# before the product, an MGU whose gate comes after it, an LSTM whose outputs are
+# projected to half of its units, and one over images.
+OTHERS = ("relu", "reset_before", "mgu", "projected", "convolutional")
 GATES = {
     "lstm": 4,
     "gru": 3,
@@ -18,7 +19,9 @@ GATES = {
     "reset_before": 3,
     "mgu": 2,
     "projected": 4,
+    "convolutional": 4,
 }
+KERNEL = (3, 3)  # of a convolution
 CLASSES = 10
 VOCABULARY = 10_000
 CHUNK = 64
@@ -38,6 +41,8 @@ class Case(NamedTuple):
     - ``chunk``: `CHUNK` samples of a stream, the carry handed on;
     - ``compile``: trace and compile ``backward``;
     - ``product``: a square float32 matrix product, ``hidden`` to a side, no cell.
+
+    With a ``side``, inputs and units are those of each place of a square image.
     """
 
     workload: str
@@ -53,6 +58,7 @@ class Case(NamedTuple):
     vmap: bool = False
     checkpointed: bool = False
     tokens: bool = False
+    side: int = 0
     input_gradients: bool = False
     dtype: str = "float32"
 
@@ -62,7 +68,8 @@ class Layer(NamedTuple):
 
     ``w_ih: (i, g·h)``, ``w_hh: (h, g·h)``, ``b: (g·h,)``; for the GRU and the MGU
     ``b_hn``, the bias inside the gate; and for the projected LSTM ``w_proj: (h, p)``,
-    where ``w_hh`` is ``(p, g·h)``. Gates stand in torch's order: i f g o, r z n, and
+    where ``w_hh`` is ``(p, g·h)``. Before these axes, kernels of convolutions have
+    those of `KERNEL`. Gates stand in torch's order: i f g o, r z n, and
     f n. The arrays are NumPy's, or those in which a library gives its gradients back.
     """
 
@@ -113,12 +120,23 @@ def flops(case: Case) -> int:
     )
     columns = directions * GATES[case.cell] * case.hidden
     projection = case.hidden * outputs_of(case) if case.cell == "projected" else 0
-    return 2 * case.batch * case.time * (rows * columns + projection)
+    places = math.prod((*image_of(case), *kernel_of(case)))
+    return 2 * case.batch * case.time * places * (rows * columns + projection)
 
 
 def outputs_of(case: Case) -> int:
     """The outputs of one layer in one direction."""
     return case.hidden // 2 if case.cell == "projected" else case.hidden
+
+
+def image_of(case: Case) -> tuple[int, ...]:
+    """The axes of an input and of an output before the last one."""
+    return (case.side,) * 2 if case.side else ()
+
+
+def kernel_of(case: Case) -> tuple[int, ...]:
+    """The axes of weights before the last two."""
+    return KERNEL if case.side else ()
 
 
 def data(case: Case) -> Data:
@@ -127,7 +145,8 @@ def data(case: Case) -> Data:
     directions = 2 if case.bidirectional else 1
     gates, hidden, state = GATES[case.cell], case.hidden, outputs_of(case)
     outputs = directions * state
-    bound = hidden**-0.5
+    image, kernel = image_of(case), kernel_of(case)
+    bound = (math.prod(kernel) * hidden) ** -0.5
 
     def uniform(*shape):
         return rng.uniform(-bound, bound, shape).astype(np.float32)
@@ -137,8 +156,8 @@ def data(case: Case) -> Data:
 
     layers = [
         Layer(
-            uniform(case.inputs if depth == 0 else outputs, gates * hidden),
-            uniform(state, gates * hidden),
+            uniform(*kernel, case.inputs if depth == 0 else outputs, gates * hidden),
+            uniform(*kernel, state, gates * hidden),
             uniform(gates * hidden),
             uniform(hidden) if case.cell in ("gru", "mgu") else None,
             uniform(hidden, state) if case.cell == "projected" else None,
@@ -156,7 +175,7 @@ def data(case: Case) -> Data:
         table = normal(VOCABULARY, case.inputs)
         classes = VOCABULARY
     else:
-        xs = normal(*shape, case.inputs)
+        xs = normal(*shape, *image, case.inputs)
         labels = rng.integers(0, CLASSES, case.batch, np.int32)
         table = None
         classes = CLASSES
@@ -164,7 +183,7 @@ def data(case: Case) -> Data:
         layers,
         xs,
         lengths,
-        normal(*shape, outputs),
+        normal(*shape, *image, outputs),
         labels,
         table,
         uniform(outputs, classes),
@@ -226,9 +245,13 @@ def _ragged(cells, quick):
 
 
 def _others(cells, quick):
-    b, t, i, h = (4, 6, 3, 8) if quick else (32, 128, 128, 128)
+    size = (4, 6, 3, 8) if quick else (32, 128, 128, 128)
+    cases = {cell: Case("O", cell, "forward", *size) for cell in OTHERS}
+    size, side = ((2, 3, 1, 2), 4) if quick else ((8, 16, 8, 16), 32)
+    images = Case("O", "convolutional", "forward", *size, side=side)
+    cases["convolutional"] = images
     return [
-        [Case("O", cell, mode, b, t, i, h)]
+        [cases[cell]._replace(mode=mode)]
         for cell in cells
         if cell in OTHERS
         for mode in ("forward", "backward")
@@ -305,7 +328,11 @@ WORKLOADS = {
     ),
     # The size of published figures for GPUs.
     "N": _plain("N", 16, 1024, 768, 768, 1)._replace(devices=("gpu",)),
-    "O": Workload("other cells: batch 32, 128 steps, 128 inputs, 128 units", _others),
+    "O": Workload(
+        "other cells: batch 32, 128 steps, 128 inputs, 128 units; or images of 32 x 32 "
+        "places, batch 8, 16 steps, 8 and 16 channels",
+        _others,
+    ),
     "P": Workload(
         "a 2048³ float32 product: what the machine can do",
         _product,

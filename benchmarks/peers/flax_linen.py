@@ -1,4 +1,4 @@
-"""Flax linen: ``nn.RNN`` over ``OptimizedLSTMCell``, ``GRUCell`` and ``SimpleCell``."""
+"""Flax linen: ``nn.RNN`` over ``OptimizedLSTMCell``, ``GRUCell`` and others."""
 
 import functools
 from typing import Any
@@ -9,13 +9,29 @@ import jax.numpy as jnp
 
 from benchmarks import jax_driver
 from benchmarks.peers import LeftOut, rnnjax_cells
-from benchmarks.workloads import Case, Layer
+from benchmarks.workloads import KERNEL, Case, Layer, image_of
 from rnnjax import interop
 
 PACKAGES = ("flax", "jax", "jaxlib", "numpy", "optax")
 
 
+def _arrays(case: Case, layers: list[Layer]) -> list[Any]:
+    """The arrays of each layer by their names in linen."""
+    if case.cell == "convolutional":
+        w_ih, w_hh, b = map(jax_driver.exchanged, layers[0][:3])
+        b -= jax_driver.exchanged(jax_driver.forget_bias(case))
+        ih, hh = {"kernel": w_ih, "bias": b}, {"kernel": w_hh}
+        return [{"cell": {"ih": ih, "hh": hh | {"bias": jnp.zeros_like(b)}}}]
+    arrays = interop.to_linen(*rnnjax_cells.network(case, layers)).arrays
+    return [*arrays.values()] if "layers_0" in arrays else [arrays]
+
+
 def _layer(cell: str, params: dict[str, Any]) -> Layer:
+    if cell == "convolutional":
+        ih, hh = params["ih"], params["hh"]
+        arrays = ih["kernel"], hh["kernel"], ih["bias"]
+        w_ih, w_hh, b = map(jax_driver.exchanged, arrays)
+        return Layer(w_ih, w_hh, b, None)
     if cell in ("elman", "relu"):
         i, h = params["i"], params["h"]
         return Layer(i["kernel"], h["kernel"], i["bias"], None)
@@ -35,13 +51,13 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         "elman": nn.SimpleCell,
         "relu": functools.partial(nn.SimpleCell, activation_fn=jax.nn.relu),
         "mgu": nn.MGUCell,
+        "convolutional": functools.partial(nn.ConvLSTMCell, kernel_size=KERNEL),
     }
     if case.cell not in kind:
         raise LeftOut("it projects no LSTM, and its GRU resets after the product")
     make = functools.partial(kind[case.cell], case.hidden, param_dtype=case.dtype)
     cell = make()
-    arrays = interop.to_linen(*rnnjax_cells.network(case, layers)).arrays
-    params: Any = [*arrays.values()] if "layers_0" in arrays else [arrays]
+    params: Any = _arrays(case, layers)
     rnn = nn.RNN(cell)
     if case.bidirectional:
         rnn = nn.Bidirectional(rnn, nn.RNN(make()))
@@ -74,7 +90,9 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         params=params,
         layers=common,
         unroll=singles if case.vmap else unroll,
-        carry=cell.initialize_carry(jax.random.key(0), (1, case.inputs)),
+        carry=cell.initialize_carry(
+            jax.random.key(0), (1, *image_of(case), case.inputs)
+        ),
         step=step,
         chunk=chunk,
     )

@@ -1,4 +1,4 @@
-"""Haiku: ``hk.dynamic_unroll`` over ``hk.LSTM``, ``hk.GRU`` and ``hk.VanillaRNN``."""
+"""Haiku: ``hk.dynamic_unroll`` over ``hk.LSTM``, ``hk.GRU`` and others."""
 
 import functools
 import warnings
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from benchmarks import jax_driver
 from benchmarks.peers import LeftOut
-from benchmarks.workloads import Case, Layer
+from benchmarks.workloads import KERNEL, Case, Layer, image_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -16,18 +16,13 @@ with warnings.catch_warnings():
 
 PACKAGES = ("dm-haiku", "jax", "jaxlib", "numpy", "optax")
 
-
+# The convolutions of its convolutional LSTM.
+INPUT, HIDDEN = "input_to_hidden", "hidden_to_hidden"
 CORES = {
     "lstm": hk.LSTM,
     "relu": functools.partial(hk.VanillaRNN, double_bias=False),
     "reset_before": hk.GRU,
 }
-
-
-def _reorder(array):
-    """Gates i f g o become i g f o, and back."""
-    i, f, g, o = jnp.split(jnp.asarray(array), 4, axis=-1)
-    return jnp.concatenate([i, g, f, o], axis=-1)
 
 
 def _params(case: Case, layer: Layer):
@@ -42,10 +37,16 @@ def _params(case: Case, layer: Layer):
             return jnp.concatenate([-z, r, n], axis=-1)
 
         return {"": {"w_i": turned(w_ih), "w_h": turned(w_hh), "b": turned(b)}}
-    # Haiku adds 1 to the forget gate by itself.
-    forget = jnp.repeat(jnp.array([0.0, 0.0, 1.0, 0.0], jnp.float32), case.hidden)
-    w = jnp.concatenate([w_ih, w_hh])
-    return {"/linear": {"w": _reorder(w), "b": _reorder(b) - forget}}
+    b = jax_driver.exchanged(b - jax_driver.forget_bias(case))
+    if case.cell == "convolutional":
+        w_ih, w_hh = map(jax_driver.exchanged, (w_ih, w_hh))
+        return {
+            f"/{INPUT}": {"w": w_ih, "b": b},
+            f"/{HIDDEN}": {"w": w_hh, "b": jnp.zeros_like(b)},
+        }
+    return {
+        "/linear": {"w": jax_driver.exchanged(jnp.concatenate([w_ih, w_hh])), "b": b}
+    }
 
 
 def _layer(case: Case, params, name: str, inputs: int) -> Layer:
@@ -60,9 +61,14 @@ def _layer(case: Case, params, name: str, inputs: int) -> Layer:
 
         w_ih, w_hh, b = (turned(params[name][key]) for key in ("w_i", "w_h", "b"))
         return Layer(w_ih, w_hh, b, None)
+    if case.cell == "convolutional":
+        first, second = params[f"{name}/{INPUT}"], params[f"{name}/{HIDDEN}"]
+        arrays = first["w"], second["w"], first["b"]
+        w_ih, w_hh, b = map(jax_driver.exchanged, arrays)
+        return Layer(w_ih, w_hh, b, None)
     weights = params[f"{name}/linear"]
-    w = _reorder(weights["w"])
-    return Layer(w[:inputs], w[inputs:], _reorder(weights["b"]), None)
+    w, b = map(jax_driver.exchanged, (weights["w"], weights["b"]))
+    return Layer(w[:inputs], w[inputs:], b, None)
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
@@ -70,11 +76,13 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
         raise LeftOut("hk.GRU resets before the recurrent product: other equations")
     if case.cell == "elman":
         raise LeftOut("hk.VanillaRNN has a ReLU in place of tanh")
-    if case.cell not in CORES:
+    if case.cell not in (*CORES, "convolutional"):
         raise LeftOut("it has no MGU, and projects no LSTM")
     if case.ragged:
         raise LeftOut("hk.dynamic_unroll takes no lengths")
-    make, depth = CORES[case.cell], 2 if case.bidirectional else 1
+    depth = 2 if case.bidirectional else 1
+    images = functools.partial(hk.Conv2DLSTM, image_of(case), kernel_shape=KERNEL)
+    make = images if case.side else CORES[case.cell]
 
     def cast(a):
         return a.astype(case.dtype)

@@ -12,9 +12,10 @@ from benchmarks.workloads import Case, Layer, outputs_of
 PACKAGES = ("jax", "jaxlib", "numpy", "optax")
 
 
-def _lstm(layer, carry, x):
+def _lstm(layer, carry, x, multiply=jnp.matmul):
     c, h = carry
-    i, f, g, o = jnp.split(x @ layer.w_ih + h @ layer.w_hh + layer.b, 4, axis=-1)
+    gates = multiply(x, layer.w_ih) + multiply(h, layer.w_hh) + layer.b
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
     i, f, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o)
     c = f * c + i * jnp.tanh(g)
     h = o * jnp.tanh(c)
@@ -61,6 +62,11 @@ def _projected(layer, carry, x):
     return (c, h), h
 
 
+def _convolve(x, w):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
+
+
 STEPS = {
     "lstm": _lstm,
     "gru": _gru,
@@ -69,7 +75,10 @@ STEPS = {
     "reset_before": _reset_before,
     "mgu": _mgu,
     "projected": _projected,
+    "convolutional": functools.partial(_lstm, multiply=_convolve),
 }
+
+WITH_MEMORY = ("lstm", "projected", "convolutional")
 
 
 def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
@@ -80,7 +89,7 @@ def build(case: Case, layers: list[Layer]) -> jax_driver.Model:
     def zeros(*shape):
         c = jnp.zeros((*shape, case.hidden), case.dtype)
         h = jnp.zeros((*shape, outputs_of(case)), case.dtype)
-        return (c, h) if case.cell in ("lstm", "projected") else h
+        return (c, h) if case.cell in WITH_MEMORY else h
 
     def masked(layer, carry, inputs):
         x, valid = inputs

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 import rnnjax
 from benchmarks import jax_driver
-from benchmarks.workloads import Case, Layer, outputs_of
+from benchmarks.workloads import Case, Layer, image_of, outputs_of
 
 PACKAGES = ("rnnjax", "jax", "jaxlib", "numpy", "optax")
 
@@ -26,8 +26,8 @@ def _params(cell: str, layer: Layer):
         return rnnjax.MGUParams(w_ih, w_hh, b, b_hn)
     if cell == "projected":
         return rnnjax.FullLSTMParams(w_ih, w_hh, b, None, w_proj, None)
-    kind = rnnjax.LSTMParams if cell == "lstm" else rnnjax.ElmanParams
-    return kind(w_ih, w_hh, b)
+    kinds = {"lstm": rnnjax.LSTMParams, "convolutional": rnnjax.ConvLSTMParams}
+    return kinds.get(cell, rnnjax.ElmanParams)(w_ih, w_hh, b)
 
 
 def network(
@@ -44,13 +44,15 @@ def network(
         "projected": functools.partial(
             rnnjax.full_lstm, projection_size=outputs_of(case)
         ),
+        "convolutional": rnnjax.conv_lstm,
     }[case.cell]
     if case.checkpointed:
         make = functools.partial(make, traversal=rnnjax.scan.checkpointed)
     if traversal is not None:
         make = functools.partial(make, traversal=traversal)
     params = tuple(_params(case.cell, layer) for layer in layers)
-    cell = make(case.inputs, case.hidden)
+    image = image_of(case)
+    cell = make((*image, case.inputs) if image else case.inputs, case.hidden)
     if case.bidirectional:
         return rnnjax.bidirectional(cell), params
     if case.layers > 1:

@@ -89,7 +89,10 @@ def _network(case: Case, layers: list[Layer]) -> Any:
         "projected": functools.partial(torch.nn.LSTM, proj_size=outputs_of(case)),
     }
     if case.cell not in kind:
-        raise LeftOut("it has no MGU, and its GRU resets after the product")
+        raise LeftOut(
+            "it has no MGU and no convolutional LSTM, and its GRU resets after the "
+            "product"
+        )
     network = kind[case.cell](
         case.inputs, case.hidden, case.layers, bidirectional=case.bidirectional
     ).to(PLACE, getattr(torch, case.dtype))

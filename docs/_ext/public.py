@@ -36,6 +36,7 @@ INTERNAL = {
     "rnnjax.kernels.assembly",
     "rnnjax.kernels.compile",
     "rnnjax.kernels.contractions",
+    "rnnjax.kernels.convolutions",
     "rnnjax.kernels.cudnn",
     "rnnjax.kernels.cudnn_layout",
     "rnnjax.kernels.equations",

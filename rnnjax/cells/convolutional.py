@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.nn.initializers import glorot_uniform, orthogonal
 
 from rnnjax import checks, forms, scan
@@ -13,6 +13,7 @@ from rnnjax.builder import recurrence
 from rnnjax.cell import Cell, constructor
 from rnnjax.cells.lstm import LSTMCarry
 from rnnjax.initializers import per_gate
+from rnnjax.kernels.convolutions import convolve
 from rnnjax.observation import observe
 
 Sizes = int | tuple[int, ...]
@@ -84,6 +85,7 @@ def conv_lstm(
     checks.size("features", features)
     checks.number("forget_bias", forget_bias)
     kernel, strides, space = _geometry(input_shape, kernel_size, strides, padding)
+    each_place = (1,) * len(space)
 
     def init(key):
         w_ih, w_hh = _weights(key, kernel, input_shape[-1], features, 4)
@@ -95,10 +97,10 @@ def conv_lstm(
         return LSTMCarry(zero, zero)
 
     def project(params, x):
-        return _convolve(x, params.w_ih, strides, padding) + params.b
+        return convolve(x, params.w_ih, strides, padding) + params.b
 
     def step(params, carry, z):
-        gates = z + _convolve(carry.h, params.w_hh)
+        gates = z + convolve(carry.h, params.w_hh, each_place, "SAME")
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         i, f, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jax.nn.sigmoid(o)
         g = jnp.tanh(g)
@@ -169,6 +171,7 @@ def conv_gru(
     """
     checks.size("features", features)
     kernel, strides, space = _geometry(input_shape, kernel_size, strides, padding)
+    each_place = (1,) * len(space)
 
     def init(key):
         w_ih, w_hh = _weights(key, kernel, input_shape[-1], features, 3)
@@ -178,14 +181,14 @@ def conv_gru(
         return jnp.zeros((*space, features), params.w_hh.dtype)
 
     def project(params, x):
-        return _convolve(x, params.w_ih, strides, padding) + params.b
+        return convolve(x, params.w_ih, strides, padding) + params.b
 
     def step(params, h, z):
         x_rz, x_n = jnp.split(z, [2 * features], axis=-1)
         w_rz, w_n = jnp.split(params.w_hh, [2 * features], axis=-1)
-        rz = jax.nn.sigmoid(x_rz + _convolve(h, w_rz))
+        rz = jax.nn.sigmoid(x_rz + convolve(h, w_rz, each_place, "SAME"))
         r, z = jnp.split(rz, 2, axis=-1)
-        n = jnp.tanh(x_n + _convolve(r * h, w_n))
+        n = jnp.tanh(x_n + convolve(r * h, w_n, each_place, "SAME"))
         h = (1 - z) * n + z * h
         observe(r=r, z=z, n=n, h=h)
         return h, h
@@ -193,17 +196,6 @@ def conv_gru(
     return recurrence(
         init, initial_carry, project, step, input_shape, traversal, carry_dtype
     )
-
-
-def _convolve(x, kernel, strides=None, padding="SAME"):
-    """One example ``(*space, i)`` with a kernel ``(*kernel, i, o)``."""
-    dimensions = x.ndim - 1
-    space = "DHW"[-dimensions:]
-    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
-    strides = strides or (1,) * dimensions
-    return lax.conv_general_dilated(
-        x[None], kernel, strides, padding, dimension_numbers=layout
-    )[0]
 
 
 def _weights(key, kernel, inputs, features, gates):

@@ -142,7 +142,7 @@ def unknown(cell: Cell, x: Any) -> str:
     >>> import jax.numpy as jnp, rnnjax
     >>> from rnnjax.kernels import native_loop
     >>> native_loop.unknown(rnnjax.conv_lstm((4, 2), 2), jnp.ones((4, 2), jnp.float32))
-    'conv_general_dilated'
+    'convolution'
     """
     params = jax.eval_shape(cell.init, jax.random.key(0))
     carry = jax.eval_shape(cell.initial_carry, params)

@@ -89,7 +89,7 @@ def _through(eqn: Any, inputs: list[Any]) -> list[Followed | None]:
         a is None for a in inputs[rules.LINEAR[primitive] :]
     ):
         return [_mixed(inputs, eqn.outvars[0], AFFINE)]
-    if primitive == "conv_general_dilated" and None in inputs:
+    if primitive in rules.CONVOLUTIONS and None in inputs:
         return [_mixed(inputs, eqn.outvars[0], AFFINE)]
     if primitive in rules.ELEMENTWISE:
         return [_elementwise(eqn, inputs)]

@@ -109,11 +109,13 @@ ELEMENTWISE = {
     "sinh", "sqrt", "square", "stop_gradient", "tan", "tanh", "xor",
 }
 # fmt: on
+CONVOLUTIONS = ("conv_general_dilated", "convolution")
 WORDS = {
     "mul": "a product of the carry with itself",
     "div": "a division by the carry",
     "dot_general": "a product of the carry with itself",
     "conv_general_dilated": "a product of the carry with itself",
+    "convolution": "a product of the carry with itself",
     "select_n": "a choice by the carry",
     "max": "a maximum of the carry",
     "min": "a minimum of the carry",

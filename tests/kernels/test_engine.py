@@ -254,6 +254,23 @@ def test_operations_are_those_of_jax():
         )
 
 
+def test_remainders_and_whole_numbers_are_exact():
+    random = np.random.default_rng(0)
+    xs, ys = random.uniform(-1, 1, (2, 5, 4096)) * 10 ** random.uniform(-3, 9, 4096)
+    ys[:, ::2] = np.round(ys[:, ::2])
+    xs[:, ::4] = ys[:, ::4] * random.integers(-3000, 3000, (5, 1024))
+    xs, ys = xs.astype(np.float32), ys.astype(np.float32)
+
+    def step(params, carry, z):
+        return carry, (jax.lax.rem(*z), jnp.floor(z[0]))
+
+    given = (lambda params, x: x, step, (), jnp.zeros(2), (xs, ys))
+    _, (left, whole) = jax.jit(lambda: scan.default(*given))()
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(left, np.fmod(xs, ys))
+    np.testing.assert_array_equal(whole, np.floor(xs))
+
+
 def test_reductions_and_products_of_values():
     def step(params, memory, x):
         turned = memory.T @ x[:4]
@@ -333,7 +350,7 @@ def test_what_is_kept_is_written_over_once_it_is_read(make):
 
 def test_what_it_does_not_know_walks_with_the_scan():
     cell = rnnjax.conv_lstm((4, 2), 2, traversal=scan.default)
-    lacking = "the native loop has no conv_general_dilated"
+    lacking = "the native loop has no convolution"
     assert kernels.status(cell, jnp.ones((4, 2))) == ("scan", lacking)
     params = cell.init(jax.random.key(0))
     xs = draw(1, (3, 4, 4, 2))
