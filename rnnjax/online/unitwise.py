@@ -16,6 +16,7 @@ from rnnjax.online import rules
 from rnnjax.online.generic import MANY, NONE, Facts, facts
 from rnnjax.online.learning import Rule
 from rnnjax.online.stepping import Move, Place, whole
+from rnnjax.structure.rules import CONVOLUTIONS
 
 Blocks = Callable[[Move, Place, Facts], Array]
 """How the states of each unit depend on each other, ``(units, states, states)``."""
@@ -311,7 +312,7 @@ def _pairs(
         else:
             whole, stopped = zip(*pairs, strict=True) if pairs else ((), ())
             after = programs.run_one(jaxpr, eqn, stopped)
-            product = eqn.primitive.name in ("dot_general", "conv_general_dilated")
+            product = eqn.primitive.name in ("dot_general", *CONVOLUTIONS)
             cut = product and any(kept)
             own = after if cut else programs.run_one(jaxpr, eqn, whole)
             results = list(zip(own, after, strict=True))

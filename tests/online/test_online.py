@@ -261,6 +261,17 @@ def test_e_prop_of_an_lstm_is_that_of_its_forget_gate():
     close(on_the_way(read, online.e_prop(), both, xs, weights)[0], found)
 
 
+def test_e_prop_stops_at_convolutions_too():
+    """One with a kernel of one place is the product of an LSTM."""
+    cell, place = rnnjax.lstm(2, 3), rnnjax.conv_lstm((1, 2), 3, 1)
+    params, xs, weights = given(cell)
+    found = on_the_way(cell, online.e_prop(), params, xs, weights)
+    kernels = rnnjax.ConvLSTMParams(params.w_ih[None], params.w_hh[None], params.b)
+    there = xs[:, None], weights[:, None]
+    same = on_the_way(place, online.e_prop(), kernels, *there)
+    close((same.w_ih[0], same.w_hh[0], same.b), tuple(found))
+
+
 def drawn(cell, rule, count):
     """The exact gradient and those of many keys, as vectors."""
     params, xs, weights = given(cell, time=4)
