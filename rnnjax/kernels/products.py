@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -34,8 +35,10 @@ from rnnjax.programs import compiled
 product_p = Primitive("weight_product")
 gradient_p = Primitive("weight_gradient")
 
+_EVERY = np.zeros(0, bool)
 
-def weight_product(x: Array, w: Array, valid: Array | None = None) -> Array:
+
+def weight_product(x: Array, w: Array, valid: Any = _EVERY) -> Array:
     """``x @ w``, in which rows of zeros stand for those that are not valid.
 
     >>> import jax.numpy as jnp
@@ -43,10 +46,10 @@ def weight_product(x: Array, w: Array, valid: Array | None = None) -> Array:
     >>> products.weight_product(jnp.array([[2.0]]), jnp.array([[3.0]]))
     Array([[6.]], dtype=float32)
     """
-    return product_p.bind(x, w, jnp.zeros(0, bool) if valid is None else valid)
+    return product_p.bind(x, w, valid)
 
 
-def weight_gradient(x: Array, dz: Array, valid: Array | None = None) -> Array:
+def weight_gradient(x: Array, dz: Array, valid: Any = _EVERY) -> Array:
     """``x.T @ dz`` over the valid rows: the gradient of a `weight_product`'s weights.
 
     >>> import jax.numpy as jnp
@@ -54,7 +57,7 @@ def weight_gradient(x: Array, dz: Array, valid: Array | None = None) -> Array:
     >>> products.weight_gradient(jnp.array([[2.0], [1.0]]), jnp.ones((2, 1)))
     Array([[3.]], dtype=float32)
     """
-    return gradient_p.bind(x, dz, jnp.zeros(0, bool) if valid is None else valid)
+    return gradient_p.bind(x, dz, valid)
 
 
 def _counted(x: Array, valid: Array) -> Array:
@@ -104,8 +107,9 @@ def _transpose(
         return [None] * 3
     if not ad.is_undefined_primal(x):
         return [None, transposed.bind(x, cotangent, valid), None]
-    by_rows = (cotangent, other) if transposed is gradient_p else (other, cotangent)
-    return [_counted(by_rows[0] @ by_rows[1].T, valid), None, None]
+    # The factors of the product y = x W are dy and W; those of dW = x^T dz, dz and dW.
+    dz, w = (cotangent, other) if transposed is gradient_p else (other, cotangent)
+    return [_counted(dz @ w.T, valid), None, None]
 
 
 for _primitive, _transposed in ((product_p, gradient_p), (gradient_p, product_p)):
