@@ -1,13 +1,15 @@
-"""The native engine beside `jax.lax.scan`, and beside the LSTM's own kernel.
+"""The native engine beside `jax.lax.scan`, and beside the kernels written by hand.
 
 ``python -m benchmarks.engine`` prints milliseconds and ratios, forward and with
-backward, of all cells in float32, and at the end of each cell the geometric means of
-its ratios. What is compared runs in turns, so that other work on the machine meets all
-of it. ``--cells mgu,ltc --workloads A,D`` chooses; ``--quick`` takes small sizes, to
-see that all runs.
+backward, of all cells in float32, and then the geometric means of the ratios by cell
+and by workload. What is compared runs in turns, so that other work on the machine meets
+all of it. ``--cells mgu,ltc --workloads A,D`` chooses. ``--keep-memory`` leaves out
+what fresh memory costs, see `rnnjax.kernels.keep_memory`. ``--quick`` takes small
+sizes, to see that all runs.
 """
 
 import argparse
+import collections
 import functools
 import statistics
 import time
@@ -92,6 +94,11 @@ OF_ONE_SIZE = ("intersection_rnn", "rg_lru", "s4d", "selective_ssm")
 # Those that take the time since the last step beside an input.
 TIMED = ("phased_lstm", "cfc", "ltc")
 
+# The kernels of three cells, and what is held against what: how far a kernel written by
+# hand leaves the scan behind says what can be asked of the engine.
+BY_HAND = {"lstm": kernels.lstm, "gru": kernels.gru, "elman": kernels.elman_tanh}
+PAIRS = ("engine", "scan"), ("engine", "kernel"), ("kernel", "scan")
+
 CELLS = {"leaky": leaky} | {
     name: functools.partial(getattr(rnnjax, name), **arguments)
     for name, arguments in (BY_NAME | {key: {} for key in OF_ONE_SIZE}).items()
@@ -135,10 +142,10 @@ def rounds(calls):
 
 
 def compared(name, size):
-    """The engine's two times, and those of what it is compared with, by name."""
+    """Milliseconds forward and with backward, by walk."""
     walks = {"engine": scan.default, "scan": scan.by_scan}
-    if name == "lstm":
-        walks["kernel"] = kernels.lstm
+    if name in BY_HAND:
+        walks["kernel"] = BY_HAND[name]
     made = [runs(name, walk, size) for walk in walks.values()]
     times = [turns.medians(calls, rounds(calls)) for calls in zip(*made, strict=True)]
     return {
@@ -152,31 +159,49 @@ def pair(numbers, digits):
     return " / ".join(f"{number:{digits}}" for number in numbers)
 
 
+def mean(ratios):
+    """The geometric means of pairs, how many are below 1 and of how many."""
+    columns = list(zip(*ratios, strict=True))
+    below = [sum(ratio < 1 for ratio in column) for column in columns]
+    means = pair(map(statistics.geometric_mean, columns), ".2f")
+    return f"{means} | {pair(below, 'd')} | {len(ratios)}"
+
+
 def main(arguments=None):
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", default=",".join(CELLS))
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
+    parser.add_argument("--keep-memory", action="store_true")
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args(arguments)
+    if chosen.keep_memory and not kernels.keep_memory():
+        parser.error(
+            "--keep-memory needs a C library that can be told so, as glibc can"
+        )
     sizes = {name: WORKLOADS[name] for name in chosen.workloads.split(",")}
     if chosen.quick:
         sizes = {"quick": QUICK}
-    print("| cell | workload | other | engine ms | other ms | engine is faster |")
-    print("|---|---|---|---|---|---|")
+    faster = collections.defaultdict(list)
+    print("| cell | workload | walk | ms | other | ms | faster |")
+    print("|---|---|---|---|---|---|---|")
     for name in chosen.cells.split(","):
-        faster = []
         for workload, size in sizes.items():
             times = compared(name, size)
-            own = times.pop("engine")
-            for other, theirs in times.items():
+            for walk, other in PAIRS:
+                if not {walk, other} <= times.keys():
+                    continue
+                own, theirs = times[walk], times[other]
                 ratios = [b / a for a, b in zip(own, theirs, strict=True)]
-                row = [name, workload, other, pair(own, ".3g"), pair(theirs, ".3g")]
-                print("|", " | ".join([*row, pair(ratios, ".2f")]), "|", flush=True)
-                if other == "scan":
-                    faster.append(ratios)
-        means = map(statistics.geometric_mean, zip(*faster, strict=True))
-        print(f"| {name} | mean | scan | | | {pair(means, '.2f')} |", flush=True)
+                row = [walk, pair(own, ".3g"), other, pair(theirs, ".3g")]
+                row = [name, workload, *row, pair(ratios, ".2f")]
+                print("|", " | ".join(row), "|", flush=True)
+                for what in (name, workload, "all"):
+                    faster[walk, other, what].append(ratios)
+    print("\n| walk | other | of | faster | below 1 | rows |")
+    print("|---|---|---|---|---|---|")
+    for names, ratios in faster.items():
+        print("|", " | ".join(names), "|", mean(ratios), "|")
 
 
 if __name__ == "__main__":
