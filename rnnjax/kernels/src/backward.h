@@ -70,7 +70,7 @@ class BackwardPass {
   // dh += dz @ w_hh^T for R rows and one panel of hidden units, over the
   // columns of one product; those that multiply r * h reach d_gated.
   template <class P, int R, int V>
-  __attribute__((noinline)) void add_product(int64_t panel,
+  __attribute__((noinline)) void add_product(int64_t panel, int64_t block,
                                              const BackwardRow<D>* rows) const {
     const int64_t first = cut_.first(panel) * kLanes;
     const int64_t column = P::kFirst * p_.size.hidden;
@@ -83,7 +83,7 @@ class BackwardPass {
     Vec sums[R][V];
     load_sums(sums, start);
     accumulate<0, V>(sums, dz, w_hh_ + first * width_ + column * V * kLanes,
-                     P::kColumns * p_.size.hidden);
+                     P::kColumns * p_.size.hidden, block);
     store_sums(sums, dh);
   }
 
@@ -91,9 +91,9 @@ class BackwardPass {
   void add_products(const Task& task, int64_t count) const {
     for (int64_t panel = 0; panel < cut_.panels; ++panel) {
       with_width<kVectors>(cut_.width(panel), [&](auto width) {
-        for_row_blocks(count, [&](auto rows, int64_t first) {
+        for_row_blocks(count, [&](auto rows, int64_t first, int64_t block) {
           add_product<P, decltype(rows)::value, decltype(width)::value>(
-              panel, task.active + first);
+              panel, block, task.active + first);
         });
       });
     }

@@ -398,9 +398,9 @@ class Engine {
     const Cut cut(it.width, kVectors);
     for (int64_t panel = 0; panel < cut.panels; ++panel) {
       with_width<kVectors>(cut.width(panel), [&](auto width) {
-        for_row_blocks(rows, [&](auto count, int64_t r) {
+        for_row_blocks(rows, [&](auto count, int64_t r, int64_t block) {
           product<decltype(count)::value, decltype(width)::value>(
-              it, t, r, cut.first(panel) * kLanes);
+              it, t, r, block, cut.first(panel) * kLanes);
         });
       });
     }
@@ -419,7 +419,7 @@ class Engine {
 
   template <int R, int V>
   static void product(const Instruction& it, int64_t t, int64_t r,
-                      int64_t column) {
+                      int64_t block, int64_t column) {
     const bool started = it.a.start != nullptr;
     const float* start[R] = {};
     float* to[R];
@@ -439,11 +439,11 @@ class Engine {
         factors[j].k = factor.k;
       }
       if (first > 0) {
-        multiply<R, V, true>(to, factors, count, to);
+        multiply<R, V, true>(to, factors, count, block, to);
       } else if (started) {
-        multiply<R, V, true>(start, factors, count, to);
+        multiply<R, V, true>(start, factors, count, block, to);
       } else {
-        multiply<R, V, false>(start, factors, count, to);
+        multiply<R, V, false>(start, factors, count, block, to);
       }
     }
   }
@@ -453,7 +453,7 @@ class Engine {
   template <int R, int V, bool kStart>
   __attribute__((noinline)) static void multiply(const float* const* start,
                                                  const Multiplied<R>* factors,
-                                                 int64_t count,
+                                                 int64_t count, int64_t block,
                                                  float* const* to) {
     Vec sums[R][V] = {};
     if constexpr (kStart) {
@@ -462,7 +462,7 @@ class Engine {
       load_sums(sums, from);
     }
     for (const Multiplied<R>* f = factors; f < factors + count; ++f) {
-      accumulate<0, V>(sums, f->rows, f->packed, f->k);
+      accumulate<0, V>(sums, f->rows, f->packed, f->k, block);
     }
     float* outputs[R];
     for (int i = 0; i < R; ++i) outputs[i] = to[i];

@@ -123,7 +123,8 @@ class ForwardPass {
 
   // start = bias + x @ w_ih for R rows and B blocks of units from `first` on.
   template <class P, int R, int B>
-  __attribute__((noinline)) void project(int64_t first, const float* const* x,
+  __attribute__((noinline)) void project(int64_t first, int64_t block,
+                                         const float* const* x,
                                          float* const* start) const {
     const int64_t offset = sum_offset<P>(first);
     const float *inputs[R], *bias[R];
@@ -137,13 +138,14 @@ class ForwardPass {
     load_sums(sums, bias);
     accumulate<0, B * P::kColumns>(
         sums, inputs, w_ih_ + column_offset<P>(first) * p_.size.input,
-        p_.size.input);
+        p_.size.input, block);
     store_sums(sums, outputs);
   }
 
   // One step, or its first half, of R rows for B blocks of units.
   template <class P, int R, int B>
-  __attribute__((noinline)) void step(int64_t first, int64_t input_size,
+  __attribute__((noinline)) void step(int64_t first, int64_t row_block,
+                                      int64_t input_size,
                                       const ForwardRow<D>* rows) const {
     constexpr int V = B * P::kColumns;
     const int64_t hidden = p_.size.hidden;
@@ -159,8 +161,10 @@ class ForwardPass {
     }
     Vec sums[R][B * P::kSums];
     load_sums(sums, start);
-    accumulate<0, V>(sums, x, w_ih_ + offset * p_.size.input, input_size);
-    accumulate<P::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden, hidden);
+    accumulate<0, V>(sums, x, w_ih_ + offset * p_.size.input, input_size,
+                     row_block);
+    accumulate<P::kHiddenFirst, V>(sums, h, w_hh_ + offset * hidden, hidden,
+                                   row_block);
     store_sums(sums, outputs);
     for (int r = 0; r < R; ++r) {
       for (int block = 0; block < B; ++block) {
@@ -275,9 +279,9 @@ class ForwardPass {
       const int64_t count = gather(task, t);
       for_panels([&](auto product, auto width, int64_t first_block) {
         const int64_t input_size = task.chunk ? 0 : size.input;
-        for_row_blocks(count, [&](auto rows, int64_t first) {
+        for_row_blocks(count, [&](auto rows, int64_t first, int64_t block) {
           step<decltype(product), decltype(rows)::value,
-               decltype(width)::value>(first_block, input_size,
+               decltype(width)::value>(first_block, block, input_size,
                                        task.active + first);
         });
       });
@@ -404,9 +408,10 @@ class ForwardPass {
       }
     }
     for_panels([&](auto product, auto width, int64_t first_block) {
-      for_row_blocks(count, [&](auto rows, int64_t first) {
+      for_row_blocks(count, [&](auto rows, int64_t first, int64_t block) {
         project<decltype(product), decltype(rows)::value,
-                decltype(width)::value>(first_block, task.project_x + first,
+                decltype(width)::value>(first_block, block,
+                                        task.project_x + first,
                                         task.project_start + first);
       });
     });

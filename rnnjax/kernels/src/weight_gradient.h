@@ -119,7 +119,7 @@ class WeightGradientPass {
                    columns(panel), part.dz, rows);
       with_width<kVectors>(cut_.width(panel), [&](auto width) {
         constexpr int V = decltype(width)::value;
-        for_row_blocks(part.inputs, [&](auto high, int64_t first) {
+        for_row_blocks(part.inputs, [&](auto high, int64_t first, int64_t) {
           constexpr int R = decltype(high)::value;
           add_block<R, V>(part.x + first, stride(part), part.dz, count,
                           sums + first * V * kLanes);
@@ -150,7 +150,7 @@ class WeightGradientPass {
     Vec block[R][V] = {};
     const float* inputs[R];
     for (int r = 0; r < R; ++r) inputs[r] = x + r;
-    accumulate<0, V>(block, inputs, dz, count, stride);
+    accumulate<0, V>(block, inputs, dz, count, kVectors, stride);
 #pragma GCC unroll 6
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
