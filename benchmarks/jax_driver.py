@@ -34,7 +34,8 @@ class Model(NamedTuple):
     or their gradients, back in the common one. ``unroll(params, xs, lengths) -> ys``
     takes a batch, time first if ``time_major``. A stream has ``carry`` to begin with,
     ``step(params, carry, x)`` and ``chunk(params, carry, xs)``, both ``-> (carry, y)``
-    for a batch of one, whose axis the library may leave out.
+    for a batch of one, whose axis the library may leave out. ``dense(w, b, rows)`` is
+    the library's affine map.
     """
 
     params: Any
@@ -45,6 +46,7 @@ class Model(NamedTuple):
     step: Callable[[Any, Any, Any], Any] | None = None
     chunk: Callable[[Any, Any, Any], Any] | None = None
     batch_of_one: bool = True
+    dense: Callable[[Any, Any, Any], Any] = lambda w, b, rows: rows @ w + b
 
 
 Build = Callable[[Case, list[Layer]], Model]
@@ -174,7 +176,7 @@ def _train(case: Case, model: Model, arrays: Data) -> Prepared:
         ys = model.unroll(cell, xs if table is None else table[xs], None)
         if table is None:
             ys = ys[-1] if model.time_major else ys[:, -1]
-        logits = ys @ w_out + b_out
+        logits = model.dense(w_out, b_out, ys)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return losses.mean()
 

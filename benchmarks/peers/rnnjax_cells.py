@@ -82,6 +82,12 @@ def build(case: Case, layers: list[Layer], traversal: Any = None) -> jax_driver.
             for p in each
         ]
 
+    def dense(w, b, rows):
+        cell = rnnjax.dense(*w.shape)
+        sequence = rows.reshape(-1, len(w))
+        ys = cell.unroll(rnnjax.DenseParams(w, b), (), sequence)[1]
+        return ys.reshape(*rows.shape[:-1], len(b))
+
     return jax_driver.Model(
         params=params,
         layers=common,
@@ -90,6 +96,7 @@ def build(case: Case, layers: list[Layer], traversal: Any = None) -> jax_driver.
         step=None if case.bidirectional else cell.step,
         chunk=cell.unroll,
         batch_of_one=False,
+        dense=dense,
     )
 
 

@@ -9,6 +9,7 @@ from jax import Array
 
 from rnnjax import checks, guards, signals
 from rnnjax.cell import Cell, InitFn, Params, constructor
+from rnnjax.kernels.products import weight_product
 from rnnjax.traversals import sums
 
 
@@ -43,6 +44,16 @@ def time_distributed(
     checks.function("init", init, "lambda key: ()")
     checks.function("apply", apply, "lambda params, x: x @ params")
     checks.shape("input_shape", input_shape)
+    return _at_all_times(init, apply, jax.vmap(apply, (None, 0)), input_shape)
+
+
+def _at_all_times(
+    init: InitFn,
+    apply: Callable[[Params, Any], Any],
+    apply_to_all: Callable[[Params, Any], Any],
+    input_shape: tuple[int, ...] | None = None,
+) -> Cell:
+    """The cell of a function, and of what does the same to all steps of a sequence."""
 
     def initial_carry(params):
         return ()
@@ -55,7 +66,7 @@ def time_distributed(
         xs, _ = checks.sequence(xs, input_shape, checks.float_dtype(params))
         carry, mask, _ = signals.read((), carry, xs, mask, reset, key)
         xs = xs if mask is None else signals.zero_padding(xs, mask)
-        ys = jax.vmap(apply, in_axes=(None, 0))(params, xs)
+        ys = apply_to_all(params, xs)
         return carry, ys if mask is None else signals.zero_padding(ys, mask)
 
     functions = (init, initial_carry, step, unroll)
@@ -88,6 +99,9 @@ class DenseParams(NamedTuple):
 def dense(input_size: int, output_size: int) -> Cell:
     """An affine map of each input: ``y = x @ w + b``. The carry is empty.
 
+    All steps of a sequence, and of a batch, are one product, and so is the gradient of
+    the weights; on a CPU both are kernels (`rnnjax.kernels`).
+
     >>> import jax, jax.numpy as jnp, rnnjax
     >>> cell = rnnjax.dense(3, 2)
     >>> params = cell.init(jax.random.key(0))
@@ -102,11 +116,15 @@ def dense(input_size: int, output_size: int) -> Cell:
         w = draw(checks.key(key), (input_size, output_size))
         return DenseParams(w, jnp.zeros(output_size, w.dtype))
 
-    return time_distributed(
-        init,
-        lambda params, x: sums.add_bias(x @ params.w, params.b),
-        input_shape=(input_size,),
-    )
+    def apply(params, x):
+        return sums.add_bias(x @ params.w, params.b)
+
+    def apply_to_all(params, xs):
+        if not jax.sharding.get_abstract_mesh().empty:
+            return apply(params, xs)  # types say which axes of the weights are divided
+        return sums.add_bias(weight_product(xs, params.w), params.b)
+
+    return _at_all_times(init, apply, apply_to_all, (input_size,))
 
 
 @constructor

@@ -23,6 +23,7 @@ from jax import Array, lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from rnnjax.kernels.products import weight_gradient, weight_product
 from rnnjax.programs import compiled
 
 
@@ -100,19 +101,19 @@ def _rows(a: Array) -> Array:
 
 def _by_products(x: Array, w: Array, *, window: Window) -> Array:
     patches = _patches(x, window)
-    y = _rows(patches) @ _rows(w)
+    y = weight_product(_rows(patches), _rows(w))
     return y.reshape(*patches.shape[:-1], w.shape[-1])
 
 
 def _kernel_by_products(x: Array, dy: Array, *, window: Window) -> Array:
-    w = _rows(_patches(x, window)).T @ _rows(dy)
+    w = weight_gradient(_rows(_patches(x, window)), _rows(dy))
     return w.reshape(*window.kernel, x.shape[-1], dy.shape[-1])
 
 
 def _input_by_products(dy: Array, w: Array, *, window: Window) -> Array:
     x = jax.ShapeDtypeStruct((dy.shape[0], *window.space, w.shape[-2]), dy.dtype)
     back = jax.linear_transpose(lambda x: _patches(x, window), x)
-    patches = _rows(dy) @ _rows(w).T
+    patches = weight_product(_rows(dy), _rows(w), turned=True)
     return back(patches.reshape(*dy.shape[:-1], -1))[0]
 
 

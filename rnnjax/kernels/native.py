@@ -24,11 +24,12 @@ from rnnjax.kernels.equations import CELLS
 
 FORWARD = "rnnjax_forward"
 BACKWARD = "rnnjax_backward"
+WEIGHT_PRODUCT = "rnnjax_weight_product"
 WEIGHT_GRADIENT = "rnnjax_weight_gradient"
 LINEAR = "rnnjax_linear"
 LOOP = "rnnjax_loop"
 
-_TARGETS = FORWARD, BACKWARD, WEIGHT_GRADIENT, LINEAR, LOOP
+_TARGETS = FORWARD, BACKWARD, WEIGHT_PRODUCT, WEIGHT_GRADIENT, LINEAR, LOOP
 
 _AGAIN = "run `python -m rnnjax.kernels.compile`"
 

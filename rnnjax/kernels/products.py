@@ -1,19 +1,20 @@
-r"""The product with a weight matrix, whose transpose is a kernel.
+r"""The product with a weight matrix, whose transposes are kernels.
 
 Of a training step, the gradient of the weights, :math:`dW = \sum_t x_t^T dz_t` over
-all steps of all examples, takes as long as walking through time does. Two primitives,
-each of which is the other's transpose in its second operand, let the native library
-have that product:
+all steps of all examples, takes as long as walking through time does. Two primitives
+let the native library have that product and those beside it,
 
-.. math:: y = x\,W, \qquad dW = x^T dz,
+.. math:: y = x\,W, \qquad dx = dy\,W^T, \qquad dW = x^T dy,
 
-with ``x: (rows, inputs)``. They are bilinear, so these two are all that derivatives of
-any order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or over the
-rows of a gradient, it is a batched product of JAX's own.
+with ``x: (rows, inputs)``, the first two as one, in which the weights may be turned.
+They are bilinear, and each other's transposes, so these are all that derivatives of any
+order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or over the rows
+of a gradient, it is a batched product of JAX's own.
 
 Of ``x`` only the rows count that are ``valid: (rows, 1)``, whatever the others hold:
-padding may be no number. Where all are, ``valid`` has shape ``(0,)``. The kernel leaves
-out rows in which ``dz`` is zero, as it is in padding, and so reads no padding either.
+padding may be no number. Where all are, ``valid`` has shape ``(0,)``. The kernel of the
+gradient leaves out rows in which ``dz`` is zero, as it is in padding, and so reads no
+padding either.
 """
 
 import functools
@@ -38,15 +39,17 @@ gradient_p = Primitive("weight_gradient")
 _EVERY = np.zeros(0, bool)
 
 
-def weight_product(x: Array, w: Array, valid: Any = _EVERY) -> Array:
-    """``x @ w``, in which rows of zeros stand for those that are not valid.
+def weight_product(
+    x: Array, w: Array, valid: Any = _EVERY, *, turned: bool = False
+) -> Array:
+    """``x @ w``, or ``x @ w.T``; rows of zeros stand for those that are not valid.
 
     >>> import jax.numpy as jnp
     >>> from rnnjax.kernels import products
     >>> products.weight_product(jnp.array([[2.0]]), jnp.array([[3.0]]))
     Array([[6.]], dtype=float32)
     """
-    return product_p.bind(x, w, valid)
+    return product_p.bind(x, w, valid, turned=turned)
 
 
 def weight_gradient(x: Array, dz: Array, valid: Any = _EVERY) -> Array:
@@ -65,13 +68,17 @@ def _counted(x: Array, valid: Array) -> Array:
     return x if valid.ndim == 1 else jnp.where(valid, x, 0)
 
 
-def _product(x: Array, w: Array, valid: Array) -> Array:
-    return _counted(x, valid) @ w
+def _product(x: Array, w: Array, valid: Array, *, turned: bool) -> Array:
+    return _counted(x, valid) @ (w.T if turned else w)
 
 
 def _gradient(x: Array, dz: Array, valid: Array) -> Array:
     x = _counted(x, valid)
     return jnp.matmul(x.T, dz, out_sharding=meshes.whole_like(x, 2))
+
+
+def _product_shape(x: Any, w: Any, valid: Any, *, turned: bool) -> Any:
+    return x.update(shape=(x.shape[0], w.shape[0 if turned else 1]))
 
 
 def _gradient_shape(x: Any, dz: Any, valid: Any) -> Any:
@@ -81,56 +88,68 @@ def _gradient_shape(x: Any, dz: Any, valid: Any) -> Any:
 
 product_p.def_impl(compiled(product_p))
 gradient_p.def_impl(compiled(gradient_p))
-product_p.def_abstract_eval(
-    lambda x, w, valid: x.update(shape=(x.shape[0], w.shape[1]))
-)
+product_p.def_abstract_eval(_product_shape)
 gradient_p.def_abstract_eval(_gradient_shape)
 
 
 def _jvp(
-    primitive: Primitive, primals: Sequence[Array], tangents: Sequence[Any]
+    primitive: Primitive,
+    primals: Sequence[Array],
+    tangents: Sequence[Any],
+    **turned: bool,
 ) -> tuple[Array, Array]:
     (x, other, valid), (dx, d_other, _) = primals, tangents
     terms = [
-        primitive.bind(*pair, valid)
+        primitive.bind(*pair, valid, **turned)
         for pair in ((dx, other), (x, d_other))
         if not any(type(factor) is ad.Zero for factor in pair)
     ]
-    return primitive.bind(*primals), functools.reduce(ad.add_tangents, terms)
+    out = primitive.bind(*primals, **turned)
+    return out, functools.reduce(ad.add_tangents, terms)
 
 
-def _transpose(
-    transposed: Primitive, cotangent: Any, x: Any, other: Any, valid: Array
+def _transpose_product(
+    dy: Any, x: Any, w: Any, valid: Array, *, turned: bool
 ) -> list[Any]:
-    """Of both: in its second operand each is the other's transpose."""
-    if type(cotangent) is ad.Zero:
+    if type(dy) is ad.Zero:
         return [None] * 3
-    if not ad.is_undefined_primal(x):
-        return [None, transposed.bind(x, cotangent, valid), None]
-    # The factors of the product y = x W are dy and W; those of dW = x^T dz, dz and dW.
-    dz, w = (cotangent, other) if transposed is gradient_p else (other, cotangent)
-    return [_counted(dz @ w.T, valid), None, None]
+    if ad.is_undefined_primal(x):
+        return [product_p.bind(dy, w, valid, turned=not turned), None, None]
+    factors = (dy, _counted(x, valid)) if turned else (x, dy)
+    return [None, gradient_p.bind(*factors, valid), None]
 
 
-for _primitive, _transposed in ((product_p, gradient_p), (gradient_p, product_p)):
+def _transpose_gradient(dw: Any, x: Any, dz: Any, valid: Array) -> list[Any]:
+    if type(dw) is ad.Zero:
+        return [None] * 3
+    turned = ad.is_undefined_primal(x)
+    made = product_p.bind(dz if turned else x, dw, valid, turned=turned)
+    return [made, None, None] if turned else [None, made, None]
+
+
+for _primitive, _transpose in (
+    (product_p, _transpose_product),
+    (gradient_p, _transpose_gradient),
+):
     ad.primitive_jvps[_primitive] = functools.partial(_jvp, _primitive)
-    ad.primitive_transposes[_primitive] = functools.partial(_transpose, _transposed)
+    ad.primitive_transposes[_primitive] = _transpose
 
 
 def _batch_product(
-    operands: Sequence[Array], dims: Sequence[int | None]
+    operands: Sequence[Array], dims: Sequence[int | None], *, turned: bool
 ) -> tuple[Array, int]:
     (x, w, valid), (dim, dim_of_w, dim_of_valid) = operands, dims
     if dim is None or dim_of_w is not None:
-        return _batch_apart(_product, operands, dims)
+        fun = functools.partial(_product, turned=turned)
+        return _batch_apart(fun, operands, dims)
     x = jnp.moveaxis(x, dim, 0)
     size, rows, inputs = x.shape
     if dim_of_valid is not None:
         valid = jnp.moveaxis(valid, dim_of_valid, 0).reshape(size * rows, 1)
     elif valid.ndim == 2:
         valid = jnp.tile(valid, (size, 1))
-    made = product_p.bind(x.reshape(size * rows, inputs), w, valid)
-    return made.reshape(size, rows, w.shape[1]), 0
+    made = product_p.bind(x.reshape(size * rows, inputs), w, valid, turned=turned)
+    return made.reshape(size, rows, made.shape[1]), 0
 
 
 def _batch_apart(
@@ -143,9 +162,27 @@ batching.primitive_batchers[product_p] = _batch_product
 batching.primitive_batchers[gradient_p] = functools.partial(_batch_apart, _gradient)
 
 
+# With fewer rows than that, packing the weights takes longer than it saves.
+_FEWEST_ROWS = 32
+
+
+def _has_kernel(x: Array, other: Array) -> bool:
+    return x.dtype == other.dtype and x.dtype in (jnp.float32, jnp.bfloat16)
+
+
+def _native_product(x: Array, w: Array, valid: Array, *, turned: bool) -> Array:
+    if len(x) < _FEWEST_ROWS or not _has_kernel(x, w):
+        return _product(x, w, valid, turned=turned)
+    shape = jax.ShapeDtypeStruct((len(x), w.shape[0 if turned else 1]), x.dtype)
+    call = jax.ffi.ffi_call(native.WEIGHT_PRODUCT, shape)
+    return call(x, w, valid, turned=turned)
+
+
 def _native_gradient(x: Array, dz: Array, valid: Array) -> Array:
+    if not _has_kernel(x, dz):
+        return _gradient(x, dz, valid)
     shape = jax.ShapeDtypeStruct((x.shape[1], dz.shape[1]), x.dtype)
-    return jax.ffi.ffi_call(native.WEIGHT_GRADIENT, shape)(x, dz)
+    return jax.ffi.ffi_call(native.WEIGHT_GRADIENT, shape)(x, dz, valid)
 
 
 # Divided over devices, a gradient is the sum of what each of them has of the rows.
@@ -156,10 +193,11 @@ def _divided_gradient(ctx: mlir.LoweringRuleContext, *operands: Any) -> Sequence
 
     def of_parts(x, dz, valid):
         rows, left = divmod(x.shape[0], count)
-        if left:
+        if left or not _has_kernel(x, dz):
             return _gradient(x, dz, valid)  # by XLA, which divides any rows
-        parts = (a.reshape(count, rows, a.shape[1]) for a in (x, dz))
-        return parts_p.bind(*parts).sum(axis=0)
+        counted = _counted(x, valid), dz
+        parts = (a.reshape(count, rows, a.shape[1]) for a in counted)
+        return parts_p.bind(*parts, _EVERY).sum(axis=0)
 
     return mlir.lower_fun(of_parts, multiple_results=False)(ctx, *operands)
 
@@ -171,16 +209,21 @@ def _call_parts(ctx: Any, *operands: Any) -> Sequence[Any]:
 
 parts_p = Primitive("weight_gradient_parts")
 parts_p.def_abstract_eval(
-    lambda x, dz: x.update(shape=(x.shape[0], x.shape[2], dz.shape[2]))
+    lambda x, dz, _: x.update(shape=(x.shape[0], x.shape[2], dz.shape[2]))
 )
 mlir.register_lowering(parts_p, _call_parts, platform="cpu")
 
 for _primitive, _fun in ((product_p, _product), (gradient_p, _gradient)):
     mlir.register_lowering(_primitive, mlir.lower_fun(_fun, multiple_results=False))
-mlir.register_lowering(
-    gradient_p,
-    native.lowering(
-        _native_gradient, _gradient, _divided_gradient, multiple_results=False
+for _primitive, _native, _fun, _divided in (
+    # Divided over devices, XLA multiplies each one's rows where they are.
+    (
+        product_p,
+        _native_product,
+        _product,
+        mlir.lower_fun(_product, multiple_results=False),
     ),
-    platform="cpu",
-)
+    (gradient_p, _native_gradient, _gradient, _divided_gradient),
+):
+    rule = native.lowering(_native, _fun, _divided, multiple_results=False)
+    mlir.register_lowering(_primitive, rule, platform="cpu")

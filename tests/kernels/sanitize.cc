@@ -161,19 +161,36 @@ uint64_t run(const CellKernels& cell, rnnjax::Sizes size, bool bfloat16,
 }
 
 uint64_t multiply(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
-                  int threads, Start start) {
+                  bool masked, bool turned, int threads, Start start) {
   Buffers make(bfloat16);
   const int64_t rows = size.batch * size.time;
-  const rnnjax::WeightGradient problem{rows,
-                                       size.input,
-                                       size.hidden,
-                                       bfloat16,
-                                       make.floats(rows * size.input),
-                                       make.floats(rows * size.hidden),
-                                       make.output(size.input * size.hidden)};
+  const uint8_t* valid = masked ? make.flags(rows, 0.7) : nullptr;
+  rnnjax::WeightProduct product{};
+  product.rows = rows;
+  product.inputs = size.input;
+  product.outputs = size.hidden;
+  product.bfloat16 = bfloat16;
+  product.turned = turned;
+  product.valid = valid;
+  product.x = make.floats(rows * size.input);
+  product.w = make.floats(size.input * size.hidden);
+  product.y = make.output(rows * size.hidden);
+  rnnjax::WeightGradient gradient{};
+  gradient.rows = rows;
+  gradient.inputs = size.input;
+  gradient.outputs = size.hidden;
+  gradient.bfloat16 = bfloat16;
+  gradient.valid = valid;
+  gradient.x = product.x;
+  gradient.dz = make.floats(rows * size.hidden);
+  gradient.d_w = make.output(size.input * size.hidden);
   Pool pool(threads, start);
+  {
+    rnnjax::PoolHost<Pool> host(pool);
+    kernels.weight_product(product, host);
+  }
   rnnjax::PoolHost<Pool> host(pool);
-  kernels.weight_gradient(problem, host);
+  kernels.weight_gradient(gradient, host);
   return make.digest();
 }
 
@@ -221,8 +238,8 @@ int main() {
       {5, 3, 64, 520}, {3, 9, 4, 33, true},
   };
   const rnnjax::Sizes products[] = {
-      {0, 3, 4, 5},   {3, 2, 1, 1},     {5, 7, 6, 63},    {43, 3, 7, 65},
-      {9, 40, 5, 33}, {16, 25, 50, 64}, {20, 20, 60, 200}};
+      {0, 3, 4, 5},   {3, 2, 1, 1},     {5, 7, 6, 63},     {43, 3, 7, 65},
+      {9, 40, 5, 33}, {16, 25, 50, 64}, {20, 20, 60, 200}, {2, 20, 1100, 70}};
   // Rows, steps, numbers that see each other, and units.
   const rnnjax::Sizes walks[] = {{3, 5, 1, 7},    {2, 0, 1, 3},   {1, 4, 2, 19},
                                  {2, 3, 3, 5},    {3, 2, 33, 2},  {0, 2, 1, 4},
@@ -247,9 +264,12 @@ int main() {
                   static_cast<long>(size.hidden));
     };
     for (const auto& size : products) {
-      for (const bool bfloat16 : {false, true}) {
-        check("weight gradient", size, [&](int threads, Start start) {
-          return multiply(*kernels, size, bfloat16, threads, start);
+      for (int variant = 0; variant < 8; ++variant) {
+        const bool bfloat16 = variant & 1, masked = variant & 2,
+                   turned = variant & 4;
+        check("product", size, [&](int threads, Start start) {
+          return multiply(*kernels, size, bfloat16, masked, turned, threads,
+                          start);
         });
       }
     }

@@ -39,8 +39,10 @@ for wrong in laws.WRONG:
     laws.test_a_wrong_shape_is_an_error(*wrong)
 laws.test_a_wrong_dtype_count_or_result_is_an_error()
 laws.test_a_cell_without_a_kernel_is_an_error()
+for wrong in laws.WRONG_GRADIENTS:
+    laws.test_a_weight_gradient_of_wrong_shapes_is_an_error(wrong)
 for wrong in laws.WRONG_PRODUCTS:
-    laws.test_a_weight_gradient_of_wrong_shapes_is_an_error(*wrong)
+    laws.test_a_weight_product_of_wrong_shapes_is_an_error(wrong)
 
 from tests.kernels import test_linear as recurrences
 

@@ -374,25 +374,113 @@ PRODUCTS = [
     (1000, 30, 120),
     (700, 257, 512),
     (16000, 16, 40),
+    (900, 1100, 70),
+    (0, 3, 4),
+    (40, 0, 4),
+    (40, 3, 0),
 ]
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("left_out", ["nothing", "invalid", "zeros"])
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
 @pytest.mark.parametrize("shape", PRODUCTS, ids=str)
 def test_a_weight_gradient_equals_the_product_in_float64(
-    instruction_set, shape, dtype, padded
+    instruction_set, shape, dtype, left_out
 ):
-    """Rows of zeros count nothing, whatever they meet."""
+    """Invalid rows count nothing, nor do rows of zeros, whatever they meet."""
     rows, inputs, outputs = shape
     random = np.random.default_rng(0)
-    left_out = padded & (np.arange(rows)[:, None] // 50 % 3 == 1)
+    counts = (left_out == "nothing") | (np.arange(rows)[:, None] // 50 % 3 != 1)
+    x, dz = (
+        jnp.asarray(random.normal(size=(rows, columns)), dtype)
+        for columns in (inputs, outputs)
+    )
+    expected = np.asarray(x, np.float64).T @ np.where(counts, dz, 0).astype(np.float64)
+    x = jnp.where(counts, x, jnp.nan).astype(dtype)
+    if left_out == "invalid":
+        made = jax.jit(products.weight_gradient)(x, dz, counts)
+    else:
+        made = jax.jit(products.weight_gradient)(x, jnp.where(counts, dz, 0))
+    assert_close(made, expected, 1e-6 if dtype == np.float32 else 2**-8)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
+@pytest.mark.parametrize("shape", PRODUCTS, ids=str)
+def test_a_weight_product_equals_that_in_float64(
+    instruction_set, shape, dtype, turned, padded
+):
+    """Rows that are not valid give zeros."""
+    rows, inputs, outputs = shape
+    random = np.random.default_rng(0)
+    valid = np.arange(rows)[:, None] // 50 % 3 != 1
     x = jnp.asarray(random.normal(size=(rows, inputs)), dtype)
-    dz = jnp.where(left_out, 0, jnp.asarray(random.normal(size=(rows, outputs)), dtype))
-    expected = np.asarray(x, np.float64).T @ np.asarray(dz, np.float64)
-    given = jnp.where(left_out, jnp.nan, x).astype(dtype), dz
-    tolerance = 1e-6 if dtype == np.float32 else 2**-8
-    assert_close(jax.jit(products.weight_gradient)(*given), expected, tolerance)
+    w = jnp.asarray(random.normal(size=(inputs, outputs)), dtype)
+    expected = np.asarray(x, np.float64) @ np.asarray(w, np.float64)
+    flags = ()
+    if padded:
+        x = jnp.where(valid, x, jnp.nan).astype(dtype)
+        expected, flags = np.where(valid, expected, 0), (valid,)
+
+    @jax.jit
+    def product(x, w):
+        """Written as the transpose of what it is, where the weights are turned."""
+        if not turned:
+            return products.weight_product(x, w, *flags)
+
+        def back(y):
+            return products.weight_product(y, w.T, *flags)
+
+        y = jax.ShapeDtypeStruct((rows, outputs), dtype)
+        return jax.linear_transpose(back, y)(x)[0]
+
+    made = product(x, w)
+    assert (made.shape, made.dtype) == (expected.shape, dtype)
+    assert_close(made, expected, 1e-6 if dtype == np.float32 else 2**-8)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("turned", [False, True])
+def test_derivatives_of_products_are_products(turned, padded):
+    """Of any order, forwards and in reverse, with NaN where nothing counts."""
+    rows, inputs, outputs = 40, 5, 7
+    random = np.random.default_rng(0)
+    valid = np.arange(rows)[:, None] % 3 > 0 if padded else np.zeros(0, bool)
+    x = jnp.asarray(random.normal(size=(rows, inputs)), np.float32)
+    w = jnp.asarray(random.normal(size=(inputs, outputs)), np.float32)
+    if padded:
+        x = jnp.where(valid, x, jnp.nan)
+
+    def own(x, w):
+        w = w.T if turned else w
+        return products.product_p.bind(x, w, valid, turned=turned)
+
+    def plain(x, w):
+        return (jnp.where(valid, x, 0) if padded else x) @ w
+
+    def loss(product):
+        return lambda x, w: jnp.sin(product(x, w)).sum()
+
+    def gradient(product):
+        return jax.grad(loss(product), (0, 1))
+
+    def second(product):
+        return jax.grad(
+            lambda x, w: sum(jnp.cos(d).sum() for d in gradient(product)(x, w)), (0, 1)
+        )
+
+    def forwards(product):
+        tangents = (jnp.ones_like(x), jnp.cos(w))
+        return lambda *at: jax.jvp(gradient(product), at, tangents)
+
+    def batched(product):
+        return lambda x, w: jax.vmap(product, (0, None))(jnp.stack([x, 2 * x]), w)
+
+    for derived in (gradient, second, forwards, batched):
+        got, want = (jax.jit(derived(product))(x, w) for product in (own, plain))
+        for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+            assert_close(a, np.asarray(b, np.float64), 1e-4)
 
 
 def wide(shape):
@@ -441,30 +529,48 @@ def test_products_of_parts_are_the_products_of_each(dtype):
     def gradient(x, dz):
         shape = (*x.shape[:-2], x.shape[-1], dz.shape[-1])
         result = jax.ShapeDtypeStruct(shape, dtype)
-        return jax.ffi.ffi_call(native.WEIGHT_GRADIENT, result)(x, dz)
+        call = jax.ffi.ffi_call(native.WEIGHT_GRADIENT, result)
+        return call(x, dz, np.zeros(0, bool))
 
     each = [gradient(*pair) for pair in zip(x, dz, strict=True)]
     np.testing.assert_array_equal(gradient(x, dz), jnp.stack(each))
 
 
+ABSENT = (0,)
+WRONG_GRADIENTS = [
+    ((4,), (4, 2), ABSENT, (4, 2), r"x is float32 of shape \(4,\), expected"),
+    ((4, 3), (5, 2), ABSENT, (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
+    ((4, 3), (4, 2), (4,), (3, 2), r"valid is bool of shape \(4,\), expected bool"),
+    ((4, 3), (4, 2), ABSENT, (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
+    ((2, 4, 3), (3, 4, 2), ABSENT, (2, 3, 2), r"dz is float32 of shape \(3, 4, 2\)"),
+    ((2, 4, 3), (4, 2), ABSENT, (2, 3, 2), r"dz is float32 of shape \(4, 2\), expect"),
+    ((2, 4, 3), (2, 4, 2), (4, 1), (2, 3, 2), r"valid is bool of shape \(4, 1\)"),
+    ((2, 4, 3), (2, 4, 2), ABSENT, (3, 2), r"d_w is float32 of shape \(3, 2\), expect"),
+]
 WRONG_PRODUCTS = [
-    ((4,), (4, 2), (4, 2), r"x is float32 of shape \(4,\), expected"),
-    ((4, 3), (5, 2), (3, 2), r"dz is float32 of shape \(5, 2\), expected the"),
-    ((4, 3), (4, 2), (2, 3), r"d_w is float32 of shape \(2, 3\), expected"),
-    ((2, 4, 3), (3, 4, 2), (2, 3, 2), r"dz is float32 of shape \(3, 4, 2\)"),
-    ((2, 4, 3), (4, 2), (2, 3, 2), r"dz is float32 of shape \(4, 2\), expected"),
-    ((2, 4, 3), (2, 4, 2), (3, 2), r"d_w is float32 of shape \(3, 2\), expected"),
+    ((2, 4, 3), (3, 2), ABSENT, (4, 2), r"x is float32 of shape \(2, 4, 3\), expected"),
+    ((4, 3), (2, 3), ABSENT, (4, 2), r"w is float32 of shape \(2, 3\), expected the"),
+    ((4, 3), (3, 2), (3, 1), (4, 2), r"valid is bool of shape \(3, 1\), expected bool"),
+    ((4, 3), (3, 2), ABSENT, (2, 4), r"y is float32 of shape \(2, 4\), expected"),
 ]
 
 
-@pytest.mark.parametrize(("x", "dz", "result", "message"), WRONG_PRODUCTS)
-def test_a_weight_gradient_of_wrong_shapes_is_an_error(x, dz, result, message):
+def call_wrongly(target, one, other, valid, result, message, **attributes):
     native.register()
-    call = jax.ffi.ffi_call(
-        native.WEIGHT_GRADIENT, jax.ShapeDtypeStruct(result, np.float32)
-    )
-    with pytest.raises(Exception, match=f"rnnjax_weight_gradient: {message}"):
-        jax.block_until_ready(call(np.ones(x, np.float32), np.ones(dz, np.float32)))
+    call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(result, np.float32))
+    given = np.ones(one, np.float32), np.ones(other, np.float32), np.ones(valid, bool)
+    with pytest.raises(Exception, match=f"{target}: {message}"):
+        jax.block_until_ready(call(*given, **attributes))
+
+
+@pytest.mark.parametrize("wrong", WRONG_GRADIENTS)
+def test_a_weight_gradient_of_wrong_shapes_is_an_error(wrong):
+    call_wrongly(native.WEIGHT_GRADIENT, *wrong)
+
+
+@pytest.mark.parametrize("wrong", WRONG_PRODUCTS)
+def test_a_weight_product_of_wrong_shapes_is_an_error(wrong):
+    call_wrongly(native.WEIGHT_PRODUCT, *wrong, turned=False)
 
 
 WRONG = [

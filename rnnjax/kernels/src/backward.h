@@ -55,14 +55,8 @@ class BackwardPass {
   }
 
   void pack_panel(int64_t panel) {
-    const int64_t first = cut_.first(panel);
-    Columns from{};
-    from.vectors = cut_.width(panel);
-    for (int v = 0; v < from.vectors; ++v) {
-      from.column[v] = (first + v) * kLanes;
-      from.count[v] = lanes_at(p_.size.hidden, first + v);
-    }
-    pack_rows(as(p_.w_hh), width_, from, w_hh_ + first * kLanes * width_);
+    pack_rows(as(p_.w_hh), width_, width_, columns_of(cut_, panel),
+              w_hh_ + cut_.first(panel) * kLanes * width_);
   }
 
   struct Task;

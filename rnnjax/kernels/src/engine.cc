@@ -83,16 +83,10 @@ class Engine {
         static_cast<const float*>(call_.inputs[w.input]) + w.offset;
     const Cut cut(w.n, kVectors);
     for (int64_t panel = 0; panel < cut.panels; ++panel) {
-      Columns columns{};
-      columns.vectors = cut.width(panel);
-      for (int v = 0; v < columns.vectors; ++v) {
-        const int64_t block = cut.first(panel) + v;
-        columns.column[v] = block * kLanes;
-        columns.count[v] = lanes_at(w.n, block);
-      }
+      const Columns columns = columns_of(cut, panel);
       float* target = packed_[i] + cut.first(panel) * kLanes * w.k;
       if (w.turned) {
-        pack_rows(matrix, w.k, columns, target);
+        pack_rows(matrix, w.k, w.k, columns, target);
       } else {
         pack_columns(matrix, w.k, w.n, columns, target);
       }

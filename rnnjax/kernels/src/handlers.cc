@@ -111,37 +111,94 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::RemainingArgs args,
   return walk(pool, p, cell->backward);
 }
 
-// One product, or for x and dz of three dimensions one for each of their first,
-// which is how XLA divides the rows over devices.
-ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
-                           ffi::AnyBuffer dz, ffi::Result<ffi::AnyBuffer> d_w) {
-  const auto wrong = [](const char* name, const ffi::AnyBuffer& buffer,
-                        const char* expected) {
-    return ffi::Error::InvalidArgument(
-        std::string("rnnjax_weight_gradient: ") + name + " is " +
-        describe(buffer.element_type()) + " of shape " +
-        describe(buffer.dimensions()) + ", expected " + expected + ".");
-  };
+using Shape = std::vector<int64_t>;
+
+Shape all_axes(const ffi::AnyBuffer& buffer) {
+  return Shape(buffer.dimensions().begin(), buffer.dimensions().end());
+}
+
+ffi::Error unexpected(const char* target, const char* name,
+                      const ffi::AnyBuffer& buffer, const char* expected) {
+  return ffi::Error::InvalidArgument(
+      std::string(target) + ": " + name + " is " +
+      describe(buffer.element_type()) + " of shape " +
+      describe(buffer.dimensions()) + ", expected " + expected + ".");
+}
+
+// Which rows count: an absent array, or one flag for each.
+bool are_flags(const ffi::AnyBuffer& valid, int64_t rows) {
+  const Shape shape = all_axes(valid);
+  return valid.element_type() == ffi::PRED &&
+         (shape == Shape{0} || shape == Shape{rows, 1});
+}
+
+const uint8_t* flags_or_null(const ffi::AnyBuffer& valid) {
+  if (valid.dimensions().size() == 1) return nullptr;
+  return static_cast<const uint8_t*>(valid.untyped_data());
+}
+
+ffi::Error weight_product(ffi::ThreadPool pool, ffi::AnyBuffer x,
+                          ffi::AnyBuffer w, ffi::AnyBuffer valid,
+                          ffi::Result<ffi::AnyBuffer> y, bool turned) {
+  const char* const target = "rnnjax_weight_product";
   const ffi::DataType dtype = x.element_type();
-  const size_t rank = x.dimensions().size();
+  const Shape rows = all_axes(x), weights = all_axes(w);
+  if (rows.size() != 2 || (dtype != ffi::F32 && dtype != ffi::BF16)) {
+    return unexpected(target, "x", x, "float32 or bfloat16 of two dimensions");
+  }
+  if (w.element_type() != dtype || weights.size() != 2 ||
+      weights[turned] != rows[1]) {
+    return unexpected(target, "w", w,
+                      "the dtype of x and as many rows as x has columns");
+  }
+  if (!are_flags(valid, rows[0])) {
+    return unexpected(target, "valid", valid, "bool, (0,) or (rows of x, 1)");
+  }
+  const int64_t outputs = weights[1 - turned];
+  if (y->element_type() != dtype || all_axes(*y) != Shape{rows[0], outputs}) {
+    return unexpected(target, "y", *y,
+                      "the dtype of x, and (rows of x, columns of w)");
+  }
+  prefer_huge_pages(y->untyped_data(), y->size_bytes());
+  const WeightProduct problem{rows[0],          rows[1],
+                              outputs,          dtype == ffi::BF16,
+                              turned,           x.untyped_data(),
+                              w.untyped_data(), flags_or_null(valid),
+                              y->untyped_data()};
+  return run(pool, problem, active.load()->weight_product);
+}
+
+// One product, or for x and dz of three dimensions one for each of their first,
+// which is how XLA divides the rows over devices. All rows count then.
+ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
+                           ffi::AnyBuffer dz, ffi::AnyBuffer valid,
+                           ffi::Result<ffi::AnyBuffer> d_w) {
+  const char* const target = "rnnjax_weight_gradient";
+  const ffi::DataType dtype = x.element_type();
+  const Shape x_shape = all_axes(x), dz_shape = all_axes(dz);
+  const size_t rank = x_shape.size();
   if ((rank != 2 && rank != 3) || (dtype != ffi::F32 && dtype != ffi::BF16)) {
-    return wrong("x", x, "float32 or bfloat16 of two dimensions, or of three");
+    return unexpected(target, "x", x,
+                      "float32 or bfloat16 of two dimensions, or of three");
   }
-  const std::vector<int64_t> x_shape(x.dimensions().begin(),
-                                     x.dimensions().end());
   const int64_t rows = x_shape[rank - 2], inputs = x_shape[rank - 1];
-  std::vector<int64_t> shape(dz.dimensions().begin(), dz.dimensions().end());
-  const int64_t outputs = shape.empty() ? 0 : shape.back();
-  std::vector<int64_t> expected = x_shape;
+  const int64_t outputs = dz_shape.empty() ? 0 : dz_shape.back();
+  Shape expected = x_shape;
   expected.back() = outputs;
-  if (dz.element_type() != dtype || shape != expected) {
-    return wrong("dz", dz, "the dtype and the rows of x in as many dimensions");
+  if (dz.element_type() != dtype || dz_shape != expected) {
+    return unexpected(target, "dz", dz,
+                      "the dtype and the rows of x in as many dimensions");
   }
-  shape.assign(d_w->dimensions().begin(), d_w->dimensions().end());
+  if (!are_flags(valid, rank == 2 ? rows : 0)) {
+    return unexpected(target, "valid", valid,
+                      "bool, (0,) or for x of two dimensions (rows of x, 1)");
+  }
   expected[rank - 2] = inputs;
-  if (d_w->element_type() != dtype || shape != expected) {
-    return wrong("d_w", *d_w, "the dtype of x, and (columns of x, of dz)");
+  if (d_w->element_type() != dtype || all_axes(*d_w) != expected) {
+    return unexpected(target, "d_w", *d_w,
+                      "the dtype of x, and (columns of x, of dz)");
   }
+  prefer_huge_pages(d_w->untyped_data(), d_w->size_bytes());
   const int64_t size = dtype == ffi::BF16 ? 2 : 4;
   const int64_t parts = rank == 3 ? x_shape[0] : 1;
   for (int64_t part = 0; part < parts; ++part) {
@@ -154,6 +211,7 @@ ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
                                  dtype == ffi::BF16,
                                  at(x, rows * inputs),
                                  at(dz, rows * outputs),
+                                 flags_or_null(valid),
                                  at(*d_w, inputs * outputs)};
     ffi::Error error = run(pool, problem, active.load()->weight_gradient);
     if (error.failure()) return error;
@@ -167,17 +225,10 @@ ffi::Error linear(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
                   ffi::Result<ffi::AnyBuffer> h, bool reverse) {
   const auto wrong = [](const char* name, const ffi::AnyBuffer& buffer,
                         const char* expected) {
-    return ffi::Error::InvalidArgument(
-        std::string("rnnjax_linear: ") + name + " is " +
-        describe(buffer.element_type()) + " of shape " +
-        describe(buffer.dimensions()) + ", expected " + expected + ".");
-  };
-  const auto shape_of = [](const ffi::AnyBuffer& buffer) {
-    return std::vector<int64_t>(buffer.dimensions().begin(),
-                                buffer.dimensions().end());
+    return unexpected("rnnjax_linear", name, buffer, expected);
   };
   const ffi::DataType dtype = b.element_type();
-  const std::vector<int64_t> shape = shape_of(b);
+  const Shape shape = all_axes(b);
   if (shape.size() < 4 || (dtype != ffi::F32 && dtype != ffi::F64)) {
     return wrong("b", b, "float32 or float64 of four dimensions or more");
   }
@@ -186,17 +237,17 @@ ffi::Error linear(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
   p.time = last[0], p.units = last[1], p.size = last[2];
   p.rows = 1;
   for (const int64_t* axis = shape.data(); axis < last; ++axis) p.rows *= *axis;
-  std::vector<int64_t> each = shape, one = shape;
+  Shape each = shape, one = shape;
   each.push_back(p.size);
   one.push_back(p.size);
   for (size_t axis = 0; axis + 3 < shape.size(); ++axis) one[axis] = 1;
-  const std::vector<int64_t> given = shape_of(a);
+  const Shape given = all_axes(a);
   if (a.element_type() != dtype || (given != each && given != one)) {
     return wrong("a", a,
                  "the dtype and shape of b, of 1 row or as many, and "
                  "an axis more, as long as the last one");
   }
-  if (h->element_type() != dtype || shape_of(*h) != shape) {
+  if (h->element_type() != dtype || all_axes(*h) != shape) {
     return wrong("h", *h, "the dtype and shape of b");
   }
   p.float64 = dtype == ffi::F64;
@@ -319,9 +370,23 @@ RNNJAX_EXPORT XLA_FFI_Error* rnnjax_backward(XLA_FFI_CallFrame* frame) {
   return handler->Call(frame);
 }
 
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_product(XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Ret<xla::ffi::AnyBuffer>()
+                             .Attr<bool>("turned")
+                             .To(rnnjax::weight_product)
+                             .release();
+  return handler->Call(frame);
+}
+
 RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_gradient(XLA_FFI_CallFrame* frame) {
   static auto* handler = xla::ffi::Ffi::Bind()
                              .Ctx<xla::ffi::ThreadPool>()
+                             .Arg<xla::ffi::AnyBuffer>()
                              .Arg<xla::ffi::AnyBuffer>()
                              .Arg<xla::ffi::AnyBuffer>()
                              .Ret<xla::ffi::AnyBuffer>()

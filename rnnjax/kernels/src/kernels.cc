@@ -5,6 +5,7 @@
 #include "forward.h"
 #include "linear.h"
 #include "weight_gradient.h"
+#include "weight_product.h"
 
 #define RNNJAX_STRING_(x) #x
 #define RNNJAX_STRING(x) RNNJAX_STRING_(x)
@@ -27,8 +28,12 @@ struct Table<List<Cell...>> {
 void run_loop(const LoopCall&, Host&);  // in engine.cc
 
 extern const Kernels kernels;
-const Kernels kernels = {
-    RNNJAX_STRING(RNNJAX_ISA), Table<Cells>::kCells, Table<Cells>::kCount,
-    run_weight_gradient,       run_linear,           run_loop};
+const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA),
+                         Table<Cells>::kCells,
+                         Table<Cells>::kCount,
+                         run_weight_product,
+                         run_weight_gradient,
+                         run_linear,
+                         run_loop};
 
 }  // namespace rnnjax::RNNJAX_ISA

@@ -73,13 +73,24 @@ struct Backward {
   void* dh_reset;        // (B, H)
 };
 
-// d_w = x^T dz, summed over all rows, which are all steps of all examples.
+// y = x w, or x w^T if w is turned, in which rows that are not valid are zero.
+struct WeightProduct {
+  int64_t rows, inputs, outputs;
+  bool bfloat16, turned;
+  const void* x;         // (rows, inputs)
+  const void* w;         // (inputs, outputs), or turned (outputs, inputs)
+  const uint8_t* valid;  // (rows)
+  void* y;               // (rows, outputs)
+};
+
+// d_w = x^T dz, summed over all rows that are valid.
 struct WeightGradient {
   int64_t rows, inputs, outputs;
   bool bfloat16;
-  const void* x;   // (rows, inputs)
-  const void* dz;  // (rows, outputs)
-  void* d_w;       // (inputs, outputs)
+  const void* x;         // (rows, inputs)
+  const void* dz;        // (rows, outputs)
+  const uint8_t* valid;  // (rows)
+  void* d_w;             // (inputs, outputs)
 };
 
 // h_t = a_t h_{t-1} + b_t from a state of zero, or in reverse its transpose,
@@ -118,6 +129,7 @@ struct Kernels {
   const char* name;
   const CellKernels* cells;
   int count;  // of cells
+  void (*weight_product)(const WeightProduct&, Host&);
   void (*weight_gradient)(const WeightGradient&, Host&);
   void (*linear)(const Linear&, Host&);
   void (*loop)(const LoopCall&, Host&);

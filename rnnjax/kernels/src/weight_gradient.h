@@ -1,8 +1,8 @@
 // The gradient of a weight matrix: x^T dz over all rows, which are all steps
 // of all examples. There are many more rows than columns of either, so a task
 // walks over the rows in chunks, and keeps the sums of its part of the result.
-// Rows of dz that are zero are left out: those of padding, and of steps that no
-// loss has asked for.
+// Rows that do not count are left out, and rows of dz that are zero: those of
+// steps that no loss has asked for.
 
 #ifndef RNNJAX_WEIGHT_GRADIENT_H_
 #define RNNJAX_WEIGHT_GRADIENT_H_
@@ -15,8 +15,8 @@ namespace rnnjax::RNNJAX_ISA {
 // A chunk of a panel stays in the first-level cache while all inputs pass.
 inline constexpr int64_t kChunk = 128;
 
-// About ten microseconds of one thread, in multiply-adds.
-inline constexpr int64_t kWorthDividedProduct = 1'000'000;
+// Sums, 512 KB, that stay in the second-level cache while all rows pass.
+inline constexpr int64_t kSums = 128 << 10;
 
 template <class D>
 class WeightGradientPass {
@@ -50,6 +50,7 @@ class WeightGradientPass {
     count_ = 0;
     const D* dz = static_cast<const D*>(p_.dz);
     for (int64_t row = 0; row < p_.rows; ++row, dz += p_.outputs) {
+      if (p_.valid && !p_.valid[row]) continue;
       if (!is_zero(dz)) rows_[count_++] = row;
     }
   }
@@ -92,13 +93,28 @@ class WeightGradientPass {
   static int64_t stride(const Part& part) { return part.inputs / 64 * 64 + 80; }
 
   void walk(int64_t task) const {
-    Part part = part_of(task);
-    const int64_t panel_size = kVectors * kLanes * part.inputs;
-    const int64_t panels = part.last_panel - part.first_panel;
-    part.sums = take<float>(host_, panels * panel_size);
-    std::memset(part.sums, 0, sizeof(float) * panels * panel_size);
+    const Part whole = part_of(task);
+    const int64_t panel_size = kVectors * kLanes * whole.inputs;
+    // As many panels at once as have sums that stay in a second-level cache.
+    int64_t most = kSums / panel_size;
+    if (most < 1) most = 1;
+    const int64_t panels = whole.last_panel - whole.first_panel;
+    const int64_t groups = (panels + most - 1) / most;
+    Part part = whole;
+    part.sums = take<float>(host_, (panels + groups - 1) / groups * panel_size);
     part.dz = take<float>(host_, kChunk * kVectors * kLanes);
     part.x = take<float>(host_, kChunk * stride(part));
+
+    for (int64_t group = 0; group < groups; ++group) {
+      part.first_panel = whole.first_panel + group * panels / groups;
+      part.last_panel = whole.first_panel + (group + 1) * panels / groups;
+      add_up(part, panel_size);
+    }
+  }
+
+  void add_up(const Part& part, int64_t panel_size) const {
+    const int64_t panels = part.last_panel - part.first_panel;
+    std::memset(part.sums, 0, sizeof(float) * panels * panel_size);
     for (int64_t first = 0; first < count_; first += kChunk) {
       const int64_t left = count_ - first;
       add_chunk(part, rows_ + first, left < kChunk ? left : kChunk);
@@ -116,7 +132,7 @@ class WeightGradientPass {
     float* sums = part.sums;
     for (int64_t panel = part.first_panel; panel < part.last_panel; ++panel) {
       pack_columns(static_cast<const D*>(p_.dz), count, p_.outputs,
-                   columns(panel), part.dz, rows);
+                   columns_of(cut_, panel), part.dz, rows);
       with_width<kVectors>(cut_.width(panel), [&](auto width) {
         constexpr int V = decltype(width)::value;
         for_row_blocks(part.inputs, [&](auto high, int64_t first, int64_t) {
@@ -127,17 +143,6 @@ class WeightGradientPass {
       });
       sums += kVectors * kLanes * part.inputs;
     }
-  }
-
-  Columns columns(int64_t panel) const {
-    Columns named{};
-    named.vectors = cut_.width(panel);
-    for (int v = 0; v < named.vectors; ++v) {
-      const int64_t block = cut_.first(panel) + v;
-      named.column[v] = block * kLanes;
-      named.count[v] = lanes_at(p_.outputs, block);
-    }
-    return named;
   }
 
   // A chunk is summed on its own, so that rounding grows with the number of
@@ -162,7 +167,7 @@ class WeightGradientPass {
   }
 
   void write(int64_t panel, const Part& part, const float* sums) const {
-    const Columns to = columns(panel);
+    const Columns to = columns_of(cut_, panel);
     for (int64_t i = 0; i < part.inputs; ++i) {
       D* row = static_cast<D*>(p_.d_w) + (part.first_input + i) * p_.outputs;
       for (int v = 0; v < to.vectors; ++v, sums += kLanes) {
