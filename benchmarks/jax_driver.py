@@ -27,6 +27,11 @@ if _found != DEVICE:
     raise ImportError(f"JAX found no {DEVICE}; it runs on a {_found}")
 
 
+def _cross_entropy(logits: Any, labels: Any) -> Any:
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return losses.mean()
+
+
 class Model(NamedTuple):
     """A library's own way to run a case.
 
@@ -35,7 +40,8 @@ class Model(NamedTuple):
     takes a batch, time first if ``time_major``. A stream has ``carry`` to begin with,
     ``step(params, carry, x)`` and ``chunk(params, carry, xs)``, both ``-> (carry, y)``
     for a batch of one, whose axis the library may leave out. ``dense(w, b, rows)`` is
-    the library's affine map.
+    the library's affine map, and ``loss(logits, labels)`` its mean cross-entropy, or
+    that of optax where it has none.
     """
 
     params: Any
@@ -47,6 +53,7 @@ class Model(NamedTuple):
     chunk: Callable[[Any, Any, Any], Any] | None = None
     batch_of_one: bool = True
     dense: Callable[[Any, Any, Any], Any] = lambda w, b, rows: rows @ w + b
+    loss: Callable[[Any, Any], Any] = _cross_entropy
 
 
 Build = Callable[[Case, list[Layer]], Model]
@@ -177,8 +184,7 @@ def _train(case: Case, model: Model, arrays: Data) -> Prepared:
         if table is None:
             ys = ys[-1] if model.time_major else ys[:, -1]
         logits = model.dense(w_out, b_out, ys)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean()
+        return model.loss(logits, labels)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def step(state, xs, labels):

@@ -97,6 +97,7 @@ def build(case: Case, layers: list[Layer], traversal: Any = None) -> jax_driver.
         chunk=cell.unroll,
         batch_of_one=False,
         dense=dense,
+        loss=rnnjax.sequence_loss,
     )
 
 

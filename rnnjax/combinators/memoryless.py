@@ -9,7 +9,7 @@ from jax import Array
 
 from rnnjax import checks, guards, signals
 from rnnjax.cell import Cell, InitFn, Params, constructor
-from rnnjax.kernels.products import weight_product
+from rnnjax.kernels.products import affine
 from rnnjax.traversals import sums
 
 
@@ -122,7 +122,7 @@ def dense(input_size: int, output_size: int) -> Cell:
     def apply_to_all(params, xs):
         if not jax.sharding.get_abstract_mesh().empty:
             return apply(params, xs)  # types say which axes of the weights are divided
-        return sums.add_bias(weight_product(xs, params.w), params.b)
+        return affine(xs, params.w, params.b)
 
     return _at_all_times(init, apply, apply_to_all, (input_size,))
 

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 from jax.core import Tracer
 
 from rnnjax import checks
 from rnnjax.cell import Carry, Cell, Params
 from rnnjax.decoding.loop import Next, raw_unroll
+from rnnjax.kernels.cross_entropy import cross_entropy
 
 Pick: TypeAlias = Callable[[Array | None, Array], Array]
 """What chooses a token, by ``(key, logits) -> token``."""
@@ -190,9 +190,15 @@ def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
             f"targets has shape {targets.shape}; expected {logits.shape[:-1]}, one for "
             f"each row of logits {logits.shape}. Write the ids of tokens, not one-hot."
         )
-    weights = jnp.ones(targets.shape) if weights is None else jnp.asarray(weights)
-    weights = weights.astype(logits.dtype)
+    if not jnp.issubdtype(logits.dtype, jnp.floating):
+        raise TypeError(
+            f"logits has dtype {logits.dtype}; expected floats, the logarithms of "
+            "weights. Write logits.astype(jnp.float32)."
+        )
+    if weights is None:
+        return cross_entropy(logits, targets).sum() / max(targets.size, 1)
+    weights = jnp.asarray(weights).astype(logits.dtype)
     logits = jnp.where((weights != 0)[..., None], logits, 0)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+    losses = cross_entropy(logits, targets)
     total = weights.sum()
     return (weights * losses).sum() / jnp.where(total == 0, 1, total)

@@ -26,10 +26,15 @@ FORWARD = "rnnjax_forward"
 BACKWARD = "rnnjax_backward"
 WEIGHT_PRODUCT = "rnnjax_weight_product"
 WEIGHT_GRADIENT = "rnnjax_weight_gradient"
+CROSS_ENTROPY = "rnnjax_cross_entropy"
+CROSS_ENTROPY_GRADIENT = "rnnjax_cross_entropy_gradient"
 LINEAR = "rnnjax_linear"
 LOOP = "rnnjax_loop"
 
-_TARGETS = FORWARD, BACKWARD, WEIGHT_PRODUCT, WEIGHT_GRADIENT, LINEAR, LOOP
+_TARGETS = (
+    *(FORWARD, BACKWARD, WEIGHT_PRODUCT, WEIGHT_GRADIENT),
+    *(CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, LINEAR, LOOP),
+)
 
 _AGAIN = "run `python -m rnnjax.kernels.compile`"
 

@@ -8,7 +8,8 @@ let the native library have that product and those beside it,
 
 with ``x: (rows, inputs)``, the first two as one, in which the weights may be turned.
 They are bilinear, and each other's transposes, so these are all that derivatives of any
-order need. `jax.vmap` over ``x`` alone makes more rows; over weights, or over the rows
+order need. A third is the first with a bias, :math:`x\,W + b`, which then is no pass
+of its own. `jax.vmap` over ``x`` alone makes more rows; over weights, or over the rows
 of a gradient, it is a batched product of JAX's own.
 
 Of ``x`` only the rows count that are ``valid: (rows, 1)``, whatever the others hold:
@@ -32,8 +33,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from rnnjax import meshes
 from rnnjax.kernels import native, partitioning
 from rnnjax.programs import compiled
+from rnnjax.traversals import sums
 
 product_p = Primitive("weight_product")
+affine_p = Primitive("affine_product")
 gradient_p = Primitive("weight_gradient")
 
 _EVERY = np.zeros(0, bool)
@@ -50,6 +53,17 @@ def weight_product(
     Array([[6.]], dtype=float32)
     """
     return product_p.bind(x, w, valid, turned=turned)
+
+
+def affine(x: Array, w: Array, b: Array) -> Array:
+    """``x @ w + b``.
+
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import products
+    >>> products.affine(jnp.array([[2.0]]), jnp.array([[3.0]]), jnp.array([1.0]))
+    Array([[7.]], dtype=float32)
+    """
+    return affine_p.bind(x, w, b)
 
 
 def weight_gradient(x: Array, dz: Array, valid: Any = _EVERY) -> Array:
@@ -72,6 +86,10 @@ def _product(x: Array, w: Array, valid: Array, *, turned: bool) -> Array:
     return _counted(x, valid) @ (w.T if turned else w)
 
 
+def _affine(x: Array, w: Array, b: Array) -> Array:
+    return sums.add_bias(x @ w, b)
+
+
 def _gradient(x: Array, dz: Array, valid: Array) -> Array:
     x = _counted(x, valid)
     return jnp.matmul(x.T, dz, out_sharding=meshes.whole_like(x, 2))
@@ -87,8 +105,10 @@ def _gradient_shape(x: Any, dz: Any, valid: Any) -> Any:
 
 
 product_p.def_impl(compiled(product_p))
+affine_p.def_impl(compiled(affine_p))
 gradient_p.def_impl(compiled(gradient_p))
 product_p.def_abstract_eval(_product_shape)
+affine_p.def_abstract_eval(lambda x, w, _: _product_shape(x, w, _EVERY, turned=False))
 gradient_p.def_abstract_eval(_gradient_shape)
 
 
@@ -105,6 +125,21 @@ def _jvp(
         if not any(type(factor) is ad.Zero for factor in pair)
     ]
     out = primitive.bind(*primals, **turned)
+    return out, functools.reduce(ad.add_tangents, terms)
+
+
+def _affine_jvp(
+    primals: Sequence[Array], tangents: Sequence[Any]
+) -> tuple[Array, Array]:
+    (x, w, b), (dx, dw, db) = primals, tangents
+    out = affine_p.bind(x, w, b)
+    terms = [
+        weight_product(*pair)
+        for pair in ((dx, w), (x, dw))
+        if not any(type(factor) is ad.Zero for factor in pair)
+    ]
+    if type(db) is not ad.Zero:
+        terms.append(sums.add_bias(jnp.zeros_like(out), db))
     return out, functools.reduce(ad.add_tangents, terms)
 
 
@@ -133,6 +168,7 @@ for _primitive, _transpose in (
 ):
     ad.primitive_jvps[_primitive] = functools.partial(_jvp, _primitive)
     ad.primitive_transposes[_primitive] = _transpose
+ad.primitive_jvps[affine_p] = _affine_jvp
 
 
 def _batch_product(
@@ -152,6 +188,18 @@ def _batch_product(
     return made.reshape(size, rows, made.shape[1]), 0
 
 
+def _batch_affine(
+    operands: Sequence[Array], dims: Sequence[int | None]
+) -> tuple[Array, int]:
+    (x, w, b), (dim, *of_weights) = operands, dims
+    if dim is None or any(d is not None for d in of_weights):
+        return _batch_apart(_affine, operands, dims)
+    x = jnp.moveaxis(x, dim, 0)
+    size, rows, inputs = x.shape
+    made = affine_p.bind(x.reshape(size * rows, inputs), w, b)
+    return made.reshape(size, rows, made.shape[1]), 0
+
+
 def _batch_apart(
     fun: Callable, operands: Sequence[Array], dims: Sequence[int | None]
 ) -> tuple[Array, int]:
@@ -159,6 +207,7 @@ def _batch_apart(
 
 
 batching.primitive_batchers[product_p] = _batch_product
+batching.primitive_batchers[affine_p] = _batch_affine
 batching.primitive_batchers[gradient_p] = functools.partial(_batch_apart, _gradient)
 
 
@@ -166,16 +215,27 @@ batching.primitive_batchers[gradient_p] = functools.partial(_batch_apart, _gradi
 _FEWEST_ROWS = 32
 
 
-def _has_kernel(x: Array, other: Array) -> bool:
-    return x.dtype == other.dtype and x.dtype in (jnp.float32, jnp.bfloat16)
+def _has_kernel(x: Array, *others: Array) -> bool:
+    dtypes = {a.dtype for a in (x, *others)}
+    return len(dtypes) == 1 and x.dtype in (jnp.float32, jnp.bfloat16) and x.size > 0
 
 
 def _native_product(x: Array, w: Array, valid: Array, *, turned: bool) -> Array:
     if len(x) < _FEWEST_ROWS or not _has_kernel(x, w):
         return _product(x, w, valid, turned=turned)
+    return _call_product(x, w, jnp.zeros(0, x.dtype), valid, turned)
+
+
+def _native_affine(x: Array, w: Array, b: Array) -> Array:
+    if len(x) < _FEWEST_ROWS or not _has_kernel(x, w, b):
+        return _affine(x, w, b)
+    return _call_product(x, w, b, _EVERY, False)
+
+
+def _call_product(x: Any, w: Any, b: Any, valid: Any, turned: bool) -> Array:
     shape = jax.ShapeDtypeStruct((len(x), w.shape[0 if turned else 1]), x.dtype)
     call = jax.ffi.ffi_call(native.WEIGHT_PRODUCT, shape)
-    return call(x, w, valid, turned=turned)
+    return call(x, w, b, valid, turned=turned)
 
 
 def _native_gradient(x: Array, dz: Array, valid: Array) -> Array:
@@ -213,17 +273,17 @@ parts_p.def_abstract_eval(
 )
 mlir.register_lowering(parts_p, _call_parts, platform="cpu")
 
-for _primitive, _fun in ((product_p, _product), (gradient_p, _gradient)):
-    mlir.register_lowering(_primitive, mlir.lower_fun(_fun, multiple_results=False))
+
+def _plain(fun: Callable) -> mlir.LoweringRule:
+    return mlir.lower_fun(fun, multiple_results=False)
+
+
 for _primitive, _native, _fun, _divided in (
     # Divided over devices, XLA multiplies each one's rows where they are.
-    (
-        product_p,
-        _native_product,
-        _product,
-        mlir.lower_fun(_product, multiple_results=False),
-    ),
+    (product_p, _native_product, _product, _plain(_product)),
+    (affine_p, _native_affine, _affine, _plain(_affine)),
     (gradient_p, _native_gradient, _gradient, _divided_gradient),
 ):
-    rule = native.lowering(_native, _fun, _divided, multiple_results=False)
-    mlir.register_lowering(_primitive, rule, platform="cpu")
+    _rule = native.lowering(_native, _fun, _divided, multiple_results=False)
+    mlir.register_lowering(_primitive, _plain(_fun))
+    mlir.register_lowering(_primitive, _rule, platform="cpu")

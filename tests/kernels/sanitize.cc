@@ -174,6 +174,7 @@ uint64_t multiply(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
   product.valid = valid;
   product.x = make.floats(rows * size.input);
   product.w = make.floats(size.input * size.hidden);
+  product.b = masked ? nullptr : make.floats(size.hidden);
   product.y = make.output(rows * size.hidden);
   rnnjax::WeightGradient gradient{};
   gradient.rows = rows;
@@ -195,6 +196,38 @@ uint64_t multiply(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
 }
 
 // Forward, and in reverse in place, as XLA calls it where it can.
+uint64_t lose(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
+              int threads, Start start) {
+  Buffers make(bfloat16);
+  Buffers wide(false);
+  const int64_t rows = size.batch * size.time;
+  std::vector<int32_t> targets(rows);
+  // Some count from the end, and some are no column.
+  for (int64_t i = 0; i < rows; ++i) {
+    targets[i] = static_cast<int32_t>(i % (2 * size.hidden + 2) - size.hidden);
+  }
+  rnnjax::CrossEntropy p{};
+  p.rows = rows;
+  p.columns = size.hidden;
+  p.bfloat16 = bfloat16;
+  p.logits = make.floats(rows * size.hidden, 4.0f);
+  p.targets = targets.data();
+  p.losses = make.output(rows);
+  p.normalizers = static_cast<float*>(wide.output(2 * rows));
+  Pool pool(threads, start);
+  {
+    rnnjax::PoolHost<Pool> host(pool);
+    kernels.cross_entropy(p, host);
+  }
+  p.d_losses = make.floats(rows);
+  p.d_logits = make.output(rows * size.hidden);
+  {
+    rnnjax::PoolHost<Pool> host(pool);
+    kernels.cross_entropy(p, host);
+  }
+  return make.digest() ^ wide.digest();
+}
+
 template <class T>
 uint64_t solve(const Kernels& kernels, rnnjax::Sizes size, bool shared,
                int threads, Start start) {
@@ -270,6 +303,10 @@ int main() {
         check("product", size, [&](int threads, Start start) {
           return multiply(*kernels, size, bfloat16, masked, turned, threads,
                           start);
+        });
+        if (masked || turned) continue;
+        check("cross-entropy", size, [&](int threads, Start start) {
+          return lose(*kernels, size, bfloat16, threads, start);
         });
       }
     }

@@ -483,6 +483,53 @@ def test_derivatives_of_products_are_products(turned, padded):
             assert_close(a, np.asarray(b, np.float64), 1e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16, np.float16])
+@pytest.mark.parametrize("shape", [(3, 5, 7), (40, 5, 7), (700, 600, 130), (40, 0, 3)])
+def test_an_affine_product_and_its_derivatives(shape, dtype):
+    rows, inputs, outputs = shape
+    random = np.random.default_rng(0)
+    shapes = (rows, inputs), (inputs, outputs), (outputs,)
+    given = [jnp.asarray(random.normal(size=s), dtype) for s in shapes]
+
+    def plain(x, w, b):
+        wide = (a.astype(jnp.float32) for a in (x, w, b))
+        x, w, b = wide
+        return (jnp.matmul(x, w, precision="highest") + b).astype(dtype)
+
+    def loss(product):
+        return lambda *at: jnp.sin(product(*at).astype(jnp.float32) / inputs).sum()
+
+    def value(product):
+        return product
+
+    def gradient(product):
+        return jax.grad(loss(product), (0, 1, 2))
+
+    def forwards(product):
+        tangents = tuple(jnp.cos(a) for a in given)
+        return lambda *at: jax.jvp(product, at, tangents)
+
+    def batched(product):
+        return lambda x, w, b: jax.vmap(product, (0, None, None))(
+            jnp.stack([x, -x]), w, b
+        )
+
+    def ensemble(product):
+        return lambda x, w, b: jax.vmap(product)(
+            *(jnp.stack([a, -a]) for a in (x, w, b))
+        )
+
+    tolerance = {np.float32: 1e-4, np.float16: 2**-7, jnp.bfloat16: 2**-4}[dtype]
+    kinds = (value, forwards, batched, ensemble, *([gradient] if inputs else []))
+    for derived in kinds:
+        got, want = (
+            jax.jit(derived(product))(*given) for product in (products.affine, plain)
+        )
+        for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+            assert (a.shape, a.dtype) == (b.shape, b.dtype)
+            assert_close(a, np.asarray(b, np.float64), tolerance)
+
+
 def wide(shape):
     """With two axes after the batch, which is how XLA divides it over devices."""
     return (shape[0], 1, 1, *shape[1:]) if len(shape) > 1 else shape
@@ -548,29 +595,41 @@ WRONG_GRADIENTS = [
     ((2, 4, 3), (2, 4, 2), ABSENT, (3, 2), r"d_w is float32 of shape \(3, 2\), expect"),
 ]
 WRONG_PRODUCTS = [
-    ((2, 4, 3), (3, 2), ABSENT, (4, 2), r"x is float32 of shape \(2, 4, 3\), expected"),
-    ((4, 3), (2, 3), ABSENT, (4, 2), r"w is float32 of shape \(2, 3\), expected the"),
-    ((4, 3), (3, 2), (3, 1), (4, 2), r"valid is bool of shape \(3, 1\), expected bool"),
-    ((4, 3), (3, 2), ABSENT, (2, 4), r"y is float32 of shape \(2, 4\), expected"),
+    ((2, 4, 3), (3, 2), ABSENT, ABSENT, (4, 2), r"x is float32 of shape \(2, 4, 3\)"),
+    ((4, 3), (2, 3), ABSENT, ABSENT, (4, 2), r"w is float32 of shape \(2, 3\), expect"),
+    ((4, 3), (3, 2), (3,), ABSENT, (4, 2), r"b is float32 of shape \(3,\), expected"),
+    ((4, 3), (3, 2), ABSENT, (3, 1), (4, 2), r"valid is bool of shape \(3, 1\)"),
+    ((4, 3), (3, 2), ABSENT, ABSENT, (2, 4), r"y is float32 of shape \(2, 4\)"),
 ]
 
 
-def call_wrongly(target, one, other, valid, result, message, **attributes):
+def call_wrongly(target, *shapes, valid, result, message, **attributes):
     native.register()
     call = jax.ffi.ffi_call(target, jax.ShapeDtypeStruct(result, np.float32))
-    given = np.ones(one, np.float32), np.ones(other, np.float32), np.ones(valid, bool)
+    given = [*(np.ones(shape, np.float32) for shape in shapes), np.ones(valid, bool)]
     with pytest.raises(Exception, match=f"{target}: {message}"):
         jax.block_until_ready(call(*given, **attributes))
 
 
 @pytest.mark.parametrize("wrong", WRONG_GRADIENTS)
 def test_a_weight_gradient_of_wrong_shapes_is_an_error(wrong):
-    call_wrongly(native.WEIGHT_GRADIENT, *wrong)
+    *shapes, valid, result, message = wrong
+    call_wrongly(
+        native.WEIGHT_GRADIENT, *shapes, valid=valid, result=result, message=message
+    )
 
 
 @pytest.mark.parametrize("wrong", WRONG_PRODUCTS)
 def test_a_weight_product_of_wrong_shapes_is_an_error(wrong):
-    call_wrongly(native.WEIGHT_PRODUCT, *wrong, turned=False)
+    *shapes, valid, result, message = wrong
+    call_wrongly(
+        native.WEIGHT_PRODUCT,
+        *shapes,
+        valid=valid,
+        result=result,
+        message=message,
+        turned=False,
+    )
 
 
 WRONG = [

@@ -29,6 +29,7 @@ inline std::string describe(ffi::DataType dtype) {
     case ffi::F64: return "float64";
     case ffi::F16: return "float16";
     case ffi::BF16: return "bfloat16";
+    case ffi::S32: return "int32";
     case ffi::PRED: return "bool";
     default: return "type " + std::to_string(static_cast<int>(dtype));
   }

@@ -1,6 +1,7 @@
 // The entry points that XLA calls, and the choice of an instruction set.
 
 #include <atomic>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -117,6 +118,11 @@ Shape all_axes(const ffi::AnyBuffer& buffer) {
   return Shape(buffer.dimensions().begin(), buffer.dimensions().end());
 }
 
+bool has_shape(const ffi::AnyBuffer& buffer, ffi::DataType dtype,
+               const Shape& shape) {
+  return buffer.element_type() == dtype && all_axes(buffer) == shape;
+}
+
 ffi::Error unexpected(const char* target, const char* name,
                       const ffi::AnyBuffer& buffer, const char* expected) {
   return ffi::Error::InvalidArgument(
@@ -138,8 +144,9 @@ const uint8_t* flags_or_null(const ffi::AnyBuffer& valid) {
 }
 
 ffi::Error weight_product(ffi::ThreadPool pool, ffi::AnyBuffer x,
-                          ffi::AnyBuffer w, ffi::AnyBuffer valid,
-                          ffi::Result<ffi::AnyBuffer> y, bool turned) {
+                          ffi::AnyBuffer w, ffi::AnyBuffer b,
+                          ffi::AnyBuffer valid, ffi::Result<ffi::AnyBuffer> y,
+                          bool turned) {
   const char* const target = "rnnjax_weight_product";
   const ffi::DataType dtype = x.element_type();
   const Shape rows = all_axes(x), weights = all_axes(w);
@@ -155,17 +162,28 @@ ffi::Error weight_product(ffi::ThreadPool pool, ffi::AnyBuffer x,
     return unexpected(target, "valid", valid, "bool, (0,) or (rows of x, 1)");
   }
   const int64_t outputs = weights[1 - turned];
+  const bool biased = b.element_count() > 0;
+  if (!has_shape(b, dtype, {biased ? outputs : 0})) {
+    return unexpected(target, "b", b,
+                      "the dtype of x, and (0,) or (columns of w,)");
+  }
   if (y->element_type() != dtype || all_axes(*y) != Shape{rows[0], outputs}) {
     return unexpected(target, "y", *y,
                       "the dtype of x, and (rows of x, columns of w)");
   }
   prefer_huge_pages(y->untyped_data(), y->size_bytes());
-  const WeightProduct problem{rows[0],          rows[1],
-                              outputs,          dtype == ffi::BF16,
-                              turned,           x.untyped_data(),
-                              w.untyped_data(), flags_or_null(valid),
-                              y->untyped_data()};
-  return run(pool, problem, active.load()->weight_product);
+  WeightProduct p{};
+  p.rows = rows[0];
+  p.inputs = rows[1];
+  p.outputs = outputs;
+  p.bfloat16 = dtype == ffi::BF16;
+  p.turned = turned;
+  p.x = x.untyped_data();
+  p.w = w.untyped_data();
+  p.b = biased ? b.untyped_data() : nullptr;
+  p.valid = flags_or_null(valid);
+  p.y = y->untyped_data();
+  return run(pool, p, active.load()->weight_product);
 }
 
 // One product, or for x and dz of three dimensions one for each of their first,
@@ -217,6 +235,75 @@ ffi::Error weight_gradient(ffi::ThreadPool pool, ffi::AnyBuffer x,
     if (error.failure()) return error;
   }
   return ffi::Error::Success();
+}
+
+// The sizes of logits, and the numbers of the right columns.
+std::optional<ffi::Error> read_logits(const char* target, CrossEntropy& p,
+                                      const ffi::AnyBuffer& logits,
+                                      const ffi::AnyBuffer& targets) {
+  const ffi::DataType dtype = logits.element_type();
+  const Shape shape = all_axes(logits);
+  if (shape.size() != 2 || (dtype != ffi::F32 && dtype != ffi::BF16)) {
+    return unexpected(target, "logits", logits,
+                      "float32 or bfloat16 of two dimensions");
+  }
+  if (!has_shape(targets, ffi::S32, {shape[0]})) {
+    return unexpected(target, "targets", targets,
+                      "int32, one for each row of logits");
+  }
+  p.rows = shape[0];
+  p.columns = shape[1];
+  p.bfloat16 = dtype == ffi::BF16;
+  p.logits = logits.untyped_data();
+  p.targets = static_cast<const int32_t*>(targets.untyped_data());
+  return {};
+}
+
+ffi::Error cross_entropy(ffi::ThreadPool pool, ffi::AnyBuffer logits,
+                         ffi::AnyBuffer targets,
+                         ffi::Result<ffi::AnyBuffer> losses,
+                         ffi::Result<ffi::AnyBuffer> normalizers) {
+  const char* const target = "rnnjax_cross_entropy";
+  CrossEntropy p{};
+  if (auto wrong = read_logits(target, p, logits, targets)) return *wrong;
+  if (!has_shape(*losses, logits.element_type(), {p.rows})) {
+    return unexpected(target, "losses", *losses,
+                      "the dtype of logits, one for each of their rows");
+  }
+  if (!has_shape(*normalizers, ffi::F32, {p.rows, 2})) {
+    return unexpected(target, "normalizers", *normalizers,
+                      "float32, two for each row of logits");
+  }
+  p.losses = losses->untyped_data();
+  p.normalizers = static_cast<float*>(normalizers->untyped_data());
+  return run(pool, p, active.load()->cross_entropy);
+}
+
+ffi::Error cross_entropy_gradient(ffi::ThreadPool pool, ffi::AnyBuffer logits,
+                                  ffi::AnyBuffer targets,
+                                  ffi::AnyBuffer normalizers,
+                                  ffi::AnyBuffer d_losses,
+                                  ffi::Result<ffi::AnyBuffer> d_logits) {
+  const char* const target = "rnnjax_cross_entropy_gradient";
+  CrossEntropy p{};
+  if (auto wrong = read_logits(target, p, logits, targets)) return *wrong;
+  if (!has_shape(normalizers, ffi::F32, {p.rows, 2})) {
+    return unexpected(target, "normalizers", normalizers,
+                      "float32, two for each row of logits");
+  }
+  if (!has_shape(d_losses, logits.element_type(), {p.rows})) {
+    return unexpected(target, "d_losses", d_losses,
+                      "the dtype of logits, one for each of their rows");
+  }
+  if (!has_shape(*d_logits, logits.element_type(), {p.rows, p.columns})) {
+    return unexpected(target, "d_logits", *d_logits,
+                      "the dtype and shape of logits");
+  }
+  prefer_huge_pages(d_logits->untyped_data(), d_logits->size_bytes());
+  p.normalizers = static_cast<float*>(normalizers.untyped_data());
+  p.d_losses = d_losses.untyped_data();
+  p.d_logits = d_logits->untyped_data();
+  return run(pool, p, active.load()->cross_entropy);
 }
 
 // The axes before the last three of b are rows, however many there are: XLA
@@ -376,6 +463,7 @@ RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_product(XLA_FFI_CallFrame* frame) {
                              .Arg<xla::ffi::AnyBuffer>()
                              .Arg<xla::ffi::AnyBuffer>()
                              .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
                              .Ret<xla::ffi::AnyBuffer>()
                              .Attr<bool>("turned")
                              .To(rnnjax::weight_product)
@@ -391,6 +479,32 @@ RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_gradient(XLA_FFI_CallFrame* frame) {
                              .Arg<xla::ffi::AnyBuffer>()
                              .Ret<xla::ffi::AnyBuffer>()
                              .To(rnnjax::weight_gradient)
+                             .release();
+  return handler->Call(frame);
+}
+
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_cross_entropy(XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Ret<xla::ffi::AnyBuffer>()
+                             .Ret<xla::ffi::AnyBuffer>()
+                             .To(rnnjax::cross_entropy)
+                             .release();
+  return handler->Call(frame);
+}
+
+RNNJAX_EXPORT XLA_FFI_Error* rnnjax_cross_entropy_gradient(
+    XLA_FFI_CallFrame* frame) {
+  static auto* handler = xla::ffi::Ffi::Bind()
+                             .Ctx<xla::ffi::ThreadPool>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Arg<xla::ffi::AnyBuffer>()
+                             .Ret<xla::ffi::AnyBuffer>()
+                             .To(rnnjax::cross_entropy_gradient)
                              .release();
   return handler->Call(frame);
 }

@@ -2,6 +2,7 @@
 // with RNNJAX_ISA set to its name and the compiler's flags to match.
 
 #include "backward.h"
+#include "cross_entropy.h"
 #include "forward.h"
 #include "linear.h"
 #include "weight_gradient.h"
@@ -33,6 +34,7 @@ const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA),
                          Table<Cells>::kCount,
                          run_weight_product,
                          run_weight_gradient,
+                         run_cross_entropy,
                          run_linear,
                          run_loop};
 

@@ -73,12 +73,13 @@ struct Backward {
   void* dh_reset;        // (B, H)
 };
 
-// y = x w, or x w^T if w is turned, in which rows that are not valid are zero.
+// y = x w + b, or x w^T + b if w is turned. Rows that are not valid are zero.
 struct WeightProduct {
   int64_t rows, inputs, outputs;
   bool bfloat16, turned;
   const void* x;         // (rows, inputs)
   const void* w;         // (inputs, outputs), or turned (outputs, inputs)
+  const void* b;         // (outputs)
   const uint8_t* valid;  // (rows)
   void* y;               // (rows, outputs)
 };
@@ -91,6 +92,19 @@ struct WeightGradient {
   const void* dz;        // (rows, outputs)
   const uint8_t* valid;  // (rows)
   void* d_w;             // (inputs, outputs)
+};
+
+// The cross-entropy of each row, or its gradient where `d_logits` is there,
+// which may be where the logits are.
+struct CrossEntropy {
+  int64_t rows, columns;
+  bool bfloat16;
+  const void* logits;      // (rows, columns)
+  const int32_t* targets;  // (rows)
+  void* losses;            // (rows)
+  float* normalizers;      // (rows, 2): read for the gradient
+  const void* d_losses;    // (rows)
+  void* d_logits;          // (rows, columns)
 };
 
 // h_t = a_t h_{t-1} + b_t from a state of zero, or in reverse its transpose,
@@ -131,6 +145,7 @@ struct Kernels {
   int count;  // of cells
   void (*weight_product)(const WeightProduct&, Host&);
   void (*weight_gradient)(const WeightGradient&, Host&);
+  void (*cross_entropy)(const CrossEntropy&, Host&);
   void (*linear)(const Linear&, Host&);
   void (*loop)(const LoopCall&, Host&);
 };
