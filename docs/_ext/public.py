@@ -37,6 +37,7 @@ INTERNAL = {
     "rnnjax.kernels.compile",
     "rnnjax.kernels.contractions",
     "rnnjax.kernels.convolutions",
+    "rnnjax.kernels.cross_entropy",
     "rnnjax.kernels.cudnn",
     "rnnjax.kernels.cudnn_layout",
     "rnnjax.kernels.equations",
