@@ -171,6 +171,8 @@ def sequence_loss(logits: Any, targets: Any, weights: Any = None) -> Array:
 
     .. math:: -\frac{\sum_t w_t \log softmax(logits_t)_{targets_t}}{\sum_t w_t}
 
+    On a CPU its gradient is written where the logits were, if nothing else reads them.
+
     Args:
       logits: ``(..., v)``, any leading axes.
       targets: ``(...)`` integers.

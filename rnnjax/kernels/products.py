@@ -112,32 +112,29 @@ affine_p.def_abstract_eval(lambda x, w, _: _product_shape(x, w, _EVERY, turned=F
 gradient_p.def_abstract_eval(_gradient_shape)
 
 
-def _jvp(
-    primitive: Primitive,
-    primals: Sequence[Array],
-    tangents: Sequence[Any],
-    **turned: bool,
-) -> tuple[Array, Array]:
-    (x, other, valid), (dx, d_other, _) = primals, tangents
-    terms = [
-        primitive.bind(*pair, valid, **turned)
+def _tangents(product: Callable, factors: Sequence, tangents: Sequence) -> list[Array]:
+    """The terms of the product rule that are there."""
+    (x, other), (dx, d_other) = factors, tangents
+    return [
+        product(*pair)
         for pair in ((dx, other), (x, d_other))
         if not any(type(factor) is ad.Zero for factor in pair)
     ]
-    out = primitive.bind(*primals, **turned)
-    return out, functools.reduce(ad.add_tangents, terms)
 
 
-def _affine_jvp(
-    primals: Sequence[Array], tangents: Sequence[Any]
+def _jvp(
+    primitive: Primitive, primals: Sequence, tangents: Sequence, **turned: bool
 ) -> tuple[Array, Array]:
-    (x, w, b), (dx, dw, db) = primals, tangents
-    out = affine_p.bind(x, w, b)
-    terms = [
-        weight_product(*pair)
-        for pair in ((dx, w), (x, dw))
-        if not any(type(factor) is ad.Zero for factor in pair)
-    ]
+    def product(x, other):
+        return primitive.bind(x, other, primals[2], **turned)
+
+    terms = _tangents(product, primals[:2], tangents[:2])
+    return product(*primals[:2]), functools.reduce(ad.add_tangents, terms)
+
+
+def _affine_jvp(primals: Sequence, tangents: Sequence) -> tuple[Array, Array]:
+    out, db = affine_p.bind(*primals), tangents[2]
+    terms = _tangents(weight_product, primals[:2], tangents[:2])
     if type(db) is not ad.Zero:
         terms.append(sums.add_bias(jnp.zeros_like(out), db))
     return out, functools.reduce(ad.add_tangents, terms)
@@ -171,6 +168,13 @@ for _primitive, _transpose in (
 ad.primitive_jvps[affine_p] = _affine_jvp
 
 
+def _more_rows(product: Callable, x: Array, dim: int) -> tuple[Array, int]:
+    x = jnp.moveaxis(x, dim, 0)
+    size, rows, inputs = x.shape
+    made = product(x.reshape(size * rows, inputs))
+    return made.reshape(size, rows, made.shape[1]), 0
+
+
 def _batch_product(
     operands: Sequence[Array], dims: Sequence[int | None], *, turned: bool
 ) -> tuple[Array, int]:
@@ -178,14 +182,11 @@ def _batch_product(
     if dim is None or dim_of_w is not None:
         fun = functools.partial(_product, turned=turned)
         return _batch_apart(fun, operands, dims)
-    x = jnp.moveaxis(x, dim, 0)
-    size, rows, inputs = x.shape
     if dim_of_valid is not None:
-        valid = jnp.moveaxis(valid, dim_of_valid, 0).reshape(size * rows, 1)
+        valid = jnp.moveaxis(valid, dim_of_valid, 0).reshape(-1, 1)
     elif valid.ndim == 2:
-        valid = jnp.tile(valid, (size, 1))
-    made = product_p.bind(x.reshape(size * rows, inputs), w, valid, turned=turned)
-    return made.reshape(size, rows, made.shape[1]), 0
+        valid = jnp.tile(valid, (x.shape[dim], 1))
+    return _more_rows(lambda x: weight_product(x, w, valid, turned=turned), x, dim)
 
 
 def _batch_affine(
@@ -194,10 +195,7 @@ def _batch_affine(
     (x, w, b), (dim, *of_weights) = operands, dims
     if dim is None or any(d is not None for d in of_weights):
         return _batch_apart(_affine, operands, dims)
-    x = jnp.moveaxis(x, dim, 0)
-    size, rows, inputs = x.shape
-    made = affine_p.bind(x.reshape(size * rows, inputs), w, b)
-    return made.reshape(size, rows, made.shape[1]), 0
+    return _more_rows(lambda x: affine(x, w, b), x, dim)
 
 
 def _batch_apart(
@@ -211,8 +209,9 @@ batching.primitive_batchers[affine_p] = _batch_affine
 batching.primitive_batchers[gradient_p] = functools.partial(_batch_apart, _gradient)
 
 
-# With fewer rows than that, packing the weights takes longer than it saves.
-_FEWEST_ROWS = 32
+# With fewer rows than that, packing the weights takes longer than it saves, and with
+# fewer columns a register block is not full: there XLA is faster in float32.
+_FEWEST = 32
 
 
 def _has_kernel(x: Array, *others: Array) -> bool:
@@ -220,14 +219,19 @@ def _has_kernel(x: Array, *others: Array) -> bool:
     return len(dtypes) == 1 and x.dtype in (jnp.float32, jnp.bfloat16) and x.size > 0
 
 
+def _is_worth_a_kernel(x: Array, w: Array, *b: Array) -> bool:
+    narrow = x.dtype == jnp.float32 and min(w.shape) < _FEWEST
+    return len(x) >= _FEWEST and not narrow and _has_kernel(x, w, *b)
+
+
 def _native_product(x: Array, w: Array, valid: Array, *, turned: bool) -> Array:
-    if len(x) < _FEWEST_ROWS or not _has_kernel(x, w):
+    if not _is_worth_a_kernel(x, w):
         return _product(x, w, valid, turned=turned)
     return _call_product(x, w, jnp.zeros(0, x.dtype), valid, turned)
 
 
 def _native_affine(x: Array, w: Array, b: Array) -> Array:
-    if len(x) < _FEWEST_ROWS or not _has_kernel(x, w, b):
+    if not _is_worth_a_kernel(x, w, b):
         return _affine(x, w, b)
     return _call_product(x, w, b, _EVERY, False)
 
