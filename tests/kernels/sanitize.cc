@@ -195,7 +195,6 @@ uint64_t multiply(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
   return make.digest();
 }
 
-// Forward, and in reverse in place, as XLA calls it where it can.
 uint64_t lose(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
               int threads, Start start) {
   Buffers make(bfloat16);
@@ -228,6 +227,7 @@ uint64_t lose(const Kernels& kernels, rnnjax::Sizes size, bool bfloat16,
   return make.digest() ^ wide.digest();
 }
 
+// Forward, and in reverse in place, as XLA calls it where it can.
 template <class T>
 uint64_t solve(const Kernels& kernels, rnnjax::Sizes size, bool shared,
                int threads, Start start) {

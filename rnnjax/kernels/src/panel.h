@@ -54,6 +54,22 @@ struct Cut {
   }
 };
 
+// How a product is divided over threads: its panels, or what else there are
+// pieces of. The first is better, because each panel is then packed by one
+// task, but has fewer pieces.
+struct Division {
+  bool by_panels;
+  int64_t tasks;
+
+  Division(int64_t products, int64_t panels, int64_t others, const Host& host) {
+    const int64_t threads =
+        products >= kWorthDividedProduct ? host.threads() : 1;
+    by_panels = panels % threads == 0 || panels >= 4 * threads;
+    const int64_t pieces = by_panels ? panels : others;
+    tasks = threads < pieces ? threads : pieces;
+  }
+};
+
 // Where the vectors of one panel come from: vector v is `count[v]` columns
 // of the matrix from `column[v]` on.
 struct Columns {

@@ -27,15 +27,10 @@ class WeightGradientPass {
   void run() {
     if (p_.inputs == 0 || p_.outputs == 0) return;
     choose();
-    int64_t tasks = 1;
-    if (count_ * p_.inputs * p_.outputs >= kWorthDividedProduct) {
-      tasks = host_.threads();
-    }
-    // Either the columns of dz or those of x are divided. The first is better,
-    // because each is then packed by one task, but has fewer pieces.
-    by_panels_ = cut_.panels % tasks == 0 || cut_.panels >= 4 * tasks;
-    const int64_t pieces = by_panels_ ? cut_.panels : row_blocks(p_.inputs);
-    tasks_ = tasks < pieces ? tasks : pieces;
+    const Division division(count_ * p_.inputs * p_.outputs, cut_.panels,
+                            row_blocks(p_.inputs), host_);
+    by_panels_ = division.by_panels;
+    tasks_ = division.tasks;
     host_.run(
         tasks_,
         [](void* self, int64_t task) {
@@ -104,7 +99,6 @@ class WeightGradientPass {
     part.sums = take<float>(host_, (panels + groups - 1) / groups * panel_size);
     part.dz = take<float>(host_, kChunk * kVectors * kLanes);
     part.x = take<float>(host_, kChunk * stride(part));
-
     for (int64_t group = 0; group < groups; ++group) {
       part.first_panel = whole.first_panel + group * panels / groups;
       part.last_panel = whole.first_panel + (group + 1) * panels / groups;

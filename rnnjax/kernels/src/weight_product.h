@@ -26,14 +26,10 @@ class WeightProductPass {
   void run() {
     choose();
     if (count_ == 0 || p_.outputs == 0) return;
-    const int64_t threads =
-        count_ * p_.inputs * p_.outputs >= kWorthDividedProduct
-            ? host_.threads()
-            : 1;
-    // Either the columns of w are divided or the rows of x, as in the gradient.
-    by_panels_ = cut_.panels % threads == 0 || cut_.panels >= 4 * threads;
-    const int64_t pieces = by_panels_ ? cut_.panels : count_;
-    tasks_ = threads < pieces ? threads : pieces;
+    const Division division(count_ * p_.inputs * p_.outputs, cut_.panels,
+                            count_, host_);
+    by_panels_ = division.by_panels;
+    tasks_ = division.tasks;
     host_.run(
         tasks_,
         [](void* self, int64_t task) {
