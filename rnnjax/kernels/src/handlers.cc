@@ -432,104 +432,57 @@ RNNJAX_EXPORT const char* rnnjax_operation(int i) {
   return i < count ? rnnjax::kOperations[i] : nullptr;
 }
 
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_forward(XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .RemainingArgs()
+// What XLA calls by this name, with its arguments, results and attributes.
+#define RNNJAX_HANDLER(name, ...)                                        \
+  RNNJAX_EXPORT XLA_FFI_Error* rnnjax_##name(XLA_FFI_CallFrame* frame) { \
+    static auto* handler = xla::ffi::Ffi::Bind()                         \
+                               .Ctx<xla::ffi::ThreadPool>()              \
+                                   __VA_ARGS__.To(rnnjax::name)          \
+                               .release();                               \
+    return handler->Call(frame);                                         \
+  }
+
+RNNJAX_HANDLER(forward, .RemainingArgs()
+                            .RemainingRets()
+                            .Attr<std::string_view>("cell")
+                            .Attr<bool>("reverse")
+                            .Attr<bool>("residuals"))
+
+RNNJAX_HANDLER(backward, .RemainingArgs()
                              .RemainingRets()
                              .Attr<std::string_view>("cell")
-                             .Attr<bool>("reverse")
-                             .Attr<bool>("residuals")
-                             .To(rnnjax::forward)
-                             .release();
-  return handler->Call(frame);
-}
+                             .Attr<bool>("reverse"))
 
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_backward(XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .RemainingArgs()
-                             .RemainingRets()
-                             .Attr<std::string_view>("cell")
-                             .Attr<bool>("reverse")
-                             .To(rnnjax::backward)
-                             .release();
-  return handler->Call(frame);
-}
+RNNJAX_HANDLER(weight_product, .Arg<xla::ffi::AnyBuffer>()
+                                   .Arg<xla::ffi::AnyBuffer>()
+                                   .Arg<xla::ffi::AnyBuffer>()
+                                   .Arg<xla::ffi::AnyBuffer>()
+                                   .Ret<xla::ffi::AnyBuffer>()
+                                   .Attr<bool>("turned"))
 
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_product(XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Ret<xla::ffi::AnyBuffer>()
-                             .Attr<bool>("turned")
-                             .To(rnnjax::weight_product)
-                             .release();
-  return handler->Call(frame);
-}
+RNNJAX_HANDLER(weight_gradient, .Arg<xla::ffi::AnyBuffer>()
+                                    .Arg<xla::ffi::AnyBuffer>()
+                                    .Arg<xla::ffi::AnyBuffer>()
+                                    .Ret<xla::ffi::AnyBuffer>())
 
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_weight_gradient(XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Ret<xla::ffi::AnyBuffer>()
-                             .To(rnnjax::weight_gradient)
-                             .release();
-  return handler->Call(frame);
-}
+RNNJAX_HANDLER(cross_entropy, .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<xla::ffi::AnyBuffer>()
+                                  .Ret<xla::ffi::AnyBuffer>()
+                                  .Ret<xla::ffi::AnyBuffer>())
 
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_cross_entropy(XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Ret<xla::ffi::AnyBuffer>()
-                             .Ret<xla::ffi::AnyBuffer>()
-                             .To(rnnjax::cross_entropy)
-                             .release();
-  return handler->Call(frame);
-}
+RNNJAX_HANDLER(cross_entropy_gradient, .Arg<xla::ffi::AnyBuffer>()
+                                           .Arg<xla::ffi::AnyBuffer>()
+                                           .Arg<xla::ffi::AnyBuffer>()
+                                           .Arg<xla::ffi::AnyBuffer>()
+                                           .Ret<xla::ffi::AnyBuffer>())
 
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_cross_entropy_gradient(
-    XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Ret<xla::ffi::AnyBuffer>()
-                             .To(rnnjax::cross_entropy_gradient)
-                             .release();
-  return handler->Call(frame);
-}
+RNNJAX_HANDLER(linear, .Arg<xla::ffi::AnyBuffer>()
+                           .Arg<xla::ffi::AnyBuffer>()
+                           .Ret<xla::ffi::AnyBuffer>()
+                           .Attr<bool>("reverse"))
 
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_linear(XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Arg<xla::ffi::AnyBuffer>()
-                             .Ret<xla::ffi::AnyBuffer>()
-                             .Attr<bool>("reverse")
-                             .To(rnnjax::linear)
-                             .release();
-  return handler->Call(frame);
-}
-
-RNNJAX_EXPORT XLA_FFI_Error* rnnjax_loop(XLA_FFI_CallFrame* frame) {
-  static auto* handler = xla::ffi::Ffi::Bind()
-                             .Ctx<xla::ffi::ThreadPool>()
-                             .RemainingArgs()
-                             .RemainingRets()
-                             .Attr<xla::ffi::Span<const int64_t>>("code")
-                             .Attr<xla::ffi::Span<const float>>("numbers")
-                             .Attr<int64_t>("batch")
-                             .To(rnnjax::loop)
-                             .release();
-  return handler->Call(frame);
-}
+RNNJAX_HANDLER(loop, .RemainingArgs()
+                         .RemainingRets()
+                         .Attr<xla::ffi::Span<const int64_t>>("code")
+                         .Attr<xla::ffi::Span<const float>>("numbers")
+                         .Attr<int64_t>("batch"))
