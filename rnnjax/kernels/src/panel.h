@@ -22,8 +22,8 @@ inline constexpr int kVectors = 4;
 // Steps of k between a weight's prefetch and its use.
 inline constexpr int kAhead = 8;
 
-// Rows of weights from which on the panel behind is fetched: with 256 of them a
-// forward pass was 5 % faster, with 512 it was 14 %.
+// Rows of weights from which on the next panel is fetched: fewer of them are in
+// a second-level cache anyway, and fetching costs as many instructions.
 inline constexpr int64_t kLongPanel = 256;
 
 // About ten microseconds of one thread, in multiply-adds.
