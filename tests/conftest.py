@@ -83,6 +83,16 @@ def _precision(request):
     jax.config.update("jax_numpy_dtype_promotion", "standard")
 
 
+@pytest.fixture(autouse=True)
+def _same_draws(request):
+    """Let a test draw the same numbers, whichever of its module ran before it."""
+    rng = getattr(request.module, "RNG", None)
+    state = rng and rng.bit_generator.state
+    yield
+    if rng:
+        rng.bit_generator.state = state
+
+
 _MAPPINGS = pathlib.Path("/proc/self/maps")
 
 
