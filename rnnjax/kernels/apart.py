@@ -7,13 +7,14 @@ With few rows both are one product over all steps; with many, the weights are re
 all rows at once, and the results had better never be in memory.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import jax
 
-from rnnjax.kernels import flat
+from rnnjax.kernels import flat, remade
 from rnnjax.kernels.loops import Loop
+from rnnjax.kernels.products import weight_product
 
 
 def walk(operands: Sequence[Any], loop: Loop, inner: Callable[..., Any]) -> list[Any]:
@@ -35,14 +36,25 @@ def walk(operands: Sequence[Any], loop: Loop, inner: Callable[..., Any]) -> list
     step, values = loop.step, dict(zip(loop.step.invars, operands, strict=True))
     shared, _, _, xs = loop.parts(step.invars)
     after, ys = step.outvars[: loop.carry], step.outvars[loop.carry :]
-    products = _products(loop)
-    first = _first(loop, products)
-    last = _last(loop, {v: products[v] for v in products if v not in first})
+    promised = {v for v, a in values.items() if isinstance(a, remade.Promised)}
+    xs = [v for v in xs if v not in promised]
+    products, first, last = _found(loop, promised)
+
+    def multiplied(eqn, given, results):
+        """A product of weights and a vector by the kernel that takes many of them."""
+        if eqn.outvars[0] not in products or [a.ndim for a in given] != [1, 2]:
+            return results
+        ((_, (summed,)), _) = eqn.params["dimension_numbers"]
+        return [weight_product(given[0][None], given[1], turned=summed == 1)[0]]
 
     def at_all_steps(reads, makes):
         """Have values made that depend on others at the same step alone."""
-        fun = flat.as_fun(flat.cut(step, [*shared, *reads], makes))
+        part = flat.cut(step, [*shared, *reads], makes)
         axes = [None] * len(shared) + [0] * len(reads)
+
+        def fun(*given):
+            return flat.run(part, given, seen=multiplied)
+
         made = jax.vmap(jax.vmap(fun, axes), axes)(
             *(values[v] for v in (*shared, *reads))
         )
@@ -62,35 +74,32 @@ def walk(operands: Sequence[Any], loop: Loop, inner: Callable[..., Any]) -> list
     return [*out[: loop.carry], *(values[v] for v in ys)]
 
 
-def _products(loop: Loop) -> dict[Any, Any]:
-    """The products of a vector and weights, and of which vectors they are."""
-    shared = set(loop.step.invars[: loop.shared])
-    found = {}
-    for eqn in loop.step.eqns:
-        if eqn.primitive.name == "dot_general":
-            moving = [v for v in flat.variables(eqn.invars) if v not in shared]
-            if len(moving) == 1 and len(flat.variables(eqn.invars)) == 2:
-                found[eqn.outvars[0]] = moving[0]
-    return found
+class _Found(NamedTuple):
+    """The products of a vector and weights, and which of them wait for no step."""
+
+    products: dict[Any, Any]  # with the vectors
+    first: list[Any]  # those that depend on the inputs alone
+    last: dict[Any, Any]  # of the others those that only go out, with the vectors
 
 
-def _first(loop: Loop, products: dict[Any, Any]) -> list[Any]:
-    """Those of the products that depend on the inputs alone."""
-    shared, _, _, xs = loop.parts(loop.step.invars)
-    there = {*shared, *xs}
-    for eqn in loop.step.eqns:
-        if there.issuperset(flat.variables(eqn.invars)):
-            there.update(eqn.outvars)
-    return [v for v in products if v in there]
-
-
-def _last(loop: Loop, products: dict[Any, Any]) -> dict[Any, Any]:
-    """Those of the products that only go out, and of which vectors they are."""
+def _found(loop: Loop, promised: Collection[Any] = ()) -> _Found:
     step = loop.step
-    reads = {v for eqn in step.eqns for v in flat.variables(eqn.invars)}
-    reads.update(step.outvars[: loop.carry])
-    return {
+    shared, _, _, xs = loop.parts(step.invars)
+    there = {*shared, *xs} - set(promised)
+    reads, products = set(step.outvars[: loop.carry]), {}
+    for eqn in step.eqns:
+        read = flat.variables(eqn.invars)
+        reads.update(read)
+        if there.issuperset(read):
+            there.update(eqn.outvars)
+        if eqn.primitive.name == "dot_general" and len(read) == 2:
+            moving = [v for v in read if v not in shared]
+            if len(moving) == 1:
+                products[eqn.outvars[0]] = moving[0]
+    first = [v for v in products if v in there]
+    last = {
         v: factor
         for v, factor in products.items()
-        if v in step.outvars and v not in reads
+        if v not in there and v in step.outvars and v not in reads
     }
+    return _Found(products, first, last)

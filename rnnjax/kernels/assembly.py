@@ -41,6 +41,9 @@ from rnnjax.kernels.translation import translate
 # one place alone is a row's.
 _, ROW, CARRY, TIMED = range(4)
 
+# What an elementwise operation reads at most.
+OPERANDS = 5
+
 
 class Program(NamedTuple):
     """What the engine is told: whole numbers, and the floats among the operands.
@@ -175,7 +178,7 @@ class _Code:
     def _block(self, width: int, instructions: list[Any]) -> None:
         self._emit((BLOCK, width, len(instructions)))
         for op, out, *ins in instructions:
-            ins = [*ins, *[(NONE, 0, 0)] * (4 - len(ins))]
+            ins = [*ins, *[(NONE, 0, 0)] * (OPERANDS - len(ins))]
             number = self.operations.index(op)
             self.code.extend((number, *out, *(x for i in ins for x in i)))
         self.cost += width * len(instructions) * 2

@@ -188,6 +188,44 @@ def without_doubles(jaxpr: Any) -> Any:
     return jaxpr.replace(eqns=eqns, outvars=renamed(jaxpr.outvars))
 
 
+def without_transposes(jaxpr: Any) -> Any:
+    """A flat jaxpr that turns no product round whose factors can change places.
+
+    JAX writes the gradient of a factor so: a product, whose axes are then exchanged.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from rnnjax.kernels import flat
+    >>> def outer(x, y):
+    ...     made = jax.lax.dot_general(x, y, (((), ()), ((0,), (0,))))
+    ...     return made.transpose(0, 2, 1)
+    >>> jaxpr, _ = flat.trace(outer, [jnp.ones((2, 3)), jnp.ones((2, 4))])
+    >>> [eqn.primitive.name for eqn in flat.without_transposes(jaxpr).eqns]
+    ['dot_general']
+    """
+    makers = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    eqns = []
+    for eqn in jaxpr.eqns:
+        made = makers.get(eqn.invars[0]) if eqn.primitive.name == "transpose" else None
+        if made is not None and eqn.params["permutation"] == _exchanged(made):
+            numbers = tuple(pair[::-1] for pair in made.params["dimension_numbers"])
+            params = made.params | {"dimension_numbers": numbers}
+            factors = {"invars": made.invars[::-1], "params": params}
+            eqn = made.replace(outvars=eqn.outvars, **factors)
+        eqns.append(eqn)
+    jaxpr = jaxpr.replace(eqns=eqns)
+    return cut(jaxpr, jaxpr.invars, jaxpr.outvars)
+
+
+def _exchanged(eqn: Any) -> tuple[int, ...] | None:
+    """What its axes are where the two factors of a product have changed places."""
+    if eqn.primitive.name != "dot_general":
+        return None
+    (summed, _), (blocks, _) = eqn.params["dimension_numbers"]
+    count, rank = len(blocks), eqn.outvars[0].aval.ndim
+    middle = eqn.invars[0].aval.ndim - len(summed)
+    return (*range(count), *range(middle, rank), *range(count, middle))
+
+
 # Blocks of weights, times rows, that become products of their own.
 _PRODUCTS = 32
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Set
 from typing import Any
 
-from rnnjax.kernels.nodes import BLOCK, PRODUCT, Node, Ref
+from rnnjax.kernels.nodes import BLOCK, PRODUCT, Node
 
 
 def _reads(nodes: Iterable[Node]) -> Counter:
@@ -88,11 +88,15 @@ def _with_reads(node: Node) -> Node:
 
 
 def fused(groups: list[list[Node]], results: Set[Any]) -> list[list[Node]]:
-    """Blocks with fewer operations: ``a b + c``, and ``a - b`` for ``a + (-b)``."""
+    """Blocks with fewer operations.
+
+    They are ``a - b`` for ``a + (-b)``; repeated rows and outer products that are not
+    made before they are multiplied or added; ``a b + c``; and ``a b + c d``.
+    """
     reads = _reads(node for group in groups for node in group)
     single = Counter(node.out.root for group in groups for node in group)
     once = {v for v in reads if reads[v] == single[v] == 1} - results
-    for fuse in (_difference, _with_product):
+    for fuse in (_difference, _with_rows, _with_product, _of_products):
         groups = [_within(group, once, fuse) for group in groups]
     return groups
 
@@ -108,24 +112,54 @@ def _within(group: list[Node], once: Set[Any], fuse: Any) -> list[Node]:
             if r in place and r.root in once
         }
         for j in sorted(makers, reverse=True):
-            other = node.ins[1 - makers[j]] if len(node.ins) == 2 else None
-            made = left[j]
-            whole = fuse(node, made, makers[j], other) if made and other else None
+            made, at = left[j], makers[j]
+            others = (*node.ins[:at], *node.ins[at + 1 :])
+            whole = fuse(node, made, at, others) if made else None
             if whole is not None:
                 left[i], left[j] = whole, None
                 break
     return [node for node in left if node is not None]
 
 
-def _difference(node: Node, made: Node, at: int, other: Ref) -> Node | None:
+def _difference(node: Node, made: Node, at: int, others: tuple) -> Node | None:
     if node.op != "add" or made.op != "neg":
         return None
-    return node._replace(op="sub", ins=(other, *made.ins))
+    return node._replace(op="sub", ins=(*others, *made.ins))
 
 
-def _with_product(node: Node, made: Node, at: int, other: Ref) -> Node | None:
+_ROWS = {
+    ("mul", "repeat"): "multiply_repeated",
+    ("add", "outer"): "add_outer",
+    ("add", "multiply_repeated"): "multiply_add_repeated",
+}
+
+
+def _with_rows(node: Node, made: Node, at: int, others: tuple) -> Node | None:
+    name = _ROWS.get((node.op, made.op))
+    if name == "multiply_add_repeated":
+        x, *repeated = made.ins
+        return node._replace(op=name, ins=(x, *others, *repeated))
+    return node._replace(op=name, ins=(*others, *made.ins)) if name else None
+
+
+def _with_product(node: Node, made: Node, at: int, others: tuple) -> Node | None:
     if made.op != "mul" or node.op not in ("add", "sub"):
         return None
     names = {"add": ("multiply_add",) * 2}
     names["sub"] = ("multiply_subtract", "subtract_product")
-    return node._replace(op=names[node.op][at], ins=(*made.ins, other))
+    return node._replace(op=names[node.op][at], ins=(*made.ins, *others))
+
+
+def _of_products(node: Node, made: Node, at: int, others: tuple) -> Node | None:
+    """The sum or the difference of two products, of which one was made before."""
+    if made.op != "mul" or at != 2:
+        return None
+    pairs = {
+        "multiply_add": ("add_products", (*others, *made.ins)),
+        "multiply_subtract": ("subtract_products", (*others, *made.ins)),
+        "subtract_product": ("subtract_products", (*made.ins, *others)),
+    }
+    if node.op not in pairs:
+        return None
+    op, ins = pairs[node.op]
+    return node._replace(op=op, ins=ins)

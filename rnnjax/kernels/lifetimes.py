@@ -16,12 +16,12 @@ class Lifetimes:
     def __init__(self, groups: list[list[Node]]):
         self.groups = groups
         self.makers: dict[Any, list[tuple[int, int]]] = {}
-        self.reads: dict[Any, list[tuple[int, int, Ref]]] = {}
+        self.reads: dict[Any, list[tuple[int, int, int, Ref]]] = {}
         for i, group in enumerate(groups):
             for j, node in enumerate(group):
                 self.makers.setdefault(node.out.root, []).append((i, j))
-                for r in node.ins:
-                    self.reads.setdefault(r.root, []).append((i, j, r))
+                for k, r in enumerate(node.ins):
+                    self.reads.setdefault(r.root, []).append((i, j, k, r))
 
     def over(self, old: Any, size: int, new: Any) -> bool:
         """Whether all reads of a variable are over when another one is made.
@@ -34,9 +34,11 @@ class Lifetimes:
         strips = len(makers) == 1 and self._in_strips(new, size, i, j)
         whole = Ref(old, 0, size)
 
-        def first(at, k, r):
-            same = strips and at == i and k <= j and r == whole
-            return at < i or (same and self.groups[at][k].op not in BY_ROWS)
+        def first(at, n, k, r):
+            if at != i:
+                return at < i
+            along = k < BY_ROWS.get(self.groups[at][n].op, k + 1)
+            return strips and n <= j and r == whole and along
 
         return all(first(*read) for read in self.reads.get(old, ()))
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad
 
-from rnnjax.kernels import flat
+from rnnjax.kernels import flat, loops, remade
 from rnnjax.kernels.loops import Loop, bind, loop_p, tangent_p
 from rnnjax.kernels.nodes import LANES
 from rnnjax.kernels.products import weight_product
@@ -188,7 +188,13 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     factors = jaxpr.outvars[m : m + len(products)]
     d_outvars = jaxpr.outvars[m + len(products) :]
     linear, kept = flat.linear_part(jaxpr, invars[n:], d_outvars, free, factors)
-    saved = list(dict.fromkeys(v for v in (*kept, *factors) if v not in set(new_xs)))
+    there = {*new_xs, *factors, *jaxpr.outvars[:m]}
+    again = [v for v in kept if remade.is_large(v.aval) and v not in there]
+    carry = invars[loop.shared + loop.rows : n - len(new_xs)]
+    known = [v for v in dict.fromkeys((*new_xs, *kept, *factors)) if v not in again]
+    carries = dict(zip(carry, jaxpr.outvars, strict=False))
+    making, remembered, given = remade.step_of(jaxpr, again, fixed, carries, known)
+    saved = [v for v in dict.fromkeys((*known, *given)) if v not in set(new_xs)]
     forward = flat.as_fun(
         flat.cut(
             jaxpr,
@@ -209,6 +215,19 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     ys, stored = ys[:n_ys], dict(zip(saved, ys[n_ys:], strict=True))
     stored |= dict(zip(new_xs, p_xs, strict=True))
     batch = primals[loop.shared].shape[0]
+    bound, residuals = loops.bound, stored
+    if again:
+        start = dict(zip(carry, p_carry, strict=True))
+        maker, values = remade.promised(
+            making,
+            p_shared,
+            p_rows,
+            [start[v] for v in remembered],
+            [stored[v] for v in given],
+            **times,
+        )
+        bound = maker.bound
+        residuals = stored | dict(zip(again, values, strict=True))
 
     # The tangents that go along with the loop.
     d = dict(zip(step.invars, tangents, strict=True))
@@ -242,16 +261,17 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
 
     marks = [False] * loop.rows + [True] * (n_rows + n_after)
     marks += [False] * (len(p_xs) + n_kept) + [True] * (len(d_xs) + len(d_shifts))
-    residuals = [stored[v] for v in kept]
-    others = {*factors, *jaxpr.outvars[:m]}
+    others = {*factors, *jaxpr.outvars[:m], *again}
+    others |= set(given) if again else set()
     spent = [False] * len(p_xs) + [v not in others for v in kept]
     d_after, d_ys = bind(
         tangent_step,
         p_shared,
         [*p_rows, *d_rows],
         d_carry,
-        [*p_xs, *residuals, *d_xs, *d_shifts],
+        [*p_xs, *(residuals[v] for v in kept), *d_xs, *d_shifts],
         **times,
+        bound=bound,
         linear=marks,
         spent=[*spent, *[False] * (len(d_xs) + len(d_shifts))],
     )
@@ -280,7 +300,12 @@ def _tangent_jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop)
     return out, tangent_p.bind(*moved, loop=loop)
 
 
-def _transpose(cotangents: Sequence[Any], *operands: Any, loop: Loop) -> list[Any]:
+def _transpose(
+    cotangents: Sequence[Any],
+    *operands: Any,
+    loop: Loop,
+    bound: Callable[..., Sequence[Any]] = loops.bound,
+) -> list[Any]:
     step = loop.step
     shared, rows, carry, xs = loop.parts(
         list(zip(step.invars, operands, loop.linear, strict=True))
@@ -337,6 +362,7 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, loop: Loop) -> list[An
         length=loop.length,
         reverse=not loop.reverse,
         spent=[*(marks.get(v, False) for v, _ in fixed_xs), *[False] * sum(live)],
+        bound=bound,
     )
     n = len(moving["carry"])
     found = dict(zip(moving["carry"], after[:n], strict=True))
@@ -351,3 +377,20 @@ def _transpose(cotangents: Sequence[Any], *operands: Any, loop: Loop) -> list[An
 ad.primitive_jvps[loop_p] = _jvp
 ad.primitive_jvps[tangent_p] = _tangent_jvp
 ad.primitive_transposes[tangent_p] = _transpose
+
+
+def _transpose_remade(
+    cotangents: Sequence[Any],
+    *operands: Any,
+    loop: Loop,
+    maker: Loop,
+    places: Sequence[int],
+) -> list[Any]:
+    given, own = remade.parted(operands, loop, maker, places)
+    bound = remade.Maker(maker, given).bound
+    found = _transpose(cotangents, *own, loop=loop, bound=bound)
+    own_found = [ct for i, ct in enumerate(found) if i not in places]
+    return [*[None] * len(given), *own_found]
+
+
+ad.primitive_transposes[remade.remade_p] = _transpose_remade

@@ -40,7 +40,15 @@ class Loop(NamedTuple):
         return [list(operands[a:b]) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def bind(
+class Prepared(NamedTuple):
+    """A loop that is ready to be bound, and what its results are made of."""
+
+    loop: Loop
+    operands: list[Any]
+    results: Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]
+
+
+def prepare(
     step: Callable[..., tuple[list[Any], list[Any]]],
     shared: Sequence[Any],
     rows: Sequence[Any],
@@ -53,13 +61,13 @@ def bind(
     linear: Sequence[bool] | None = None,
     spent: Sequence[bool] = (),
     check: Callable[[Loop], Any] = lambda loop: None,
-) -> tuple[list[Any], list[Any]]:
+) -> Prepared:
     """Loop over ``step(shared, rows, carry, x) -> (carry, y)``, of one example.
 
     All are lists of arrays. What depends on the shared operands alone is computed once,
     and a result that is another one's double, or an input, is not computed at all.
-    Inputs that are ``spent`` may be written over. ``check`` sees the loop before it is
-    bound, and may raise.
+    Inputs that are ``spent`` may be written over. ``check`` sees the loop before
+    anything is computed for it, and may raise.
     """
     examples = [
         *map(jax.typeof, shared),
@@ -74,7 +82,8 @@ def bind(
 
     jaxpr, consts = flat.trace(of_list, examples, inline_derivatives)
     shared = [*consts, *shared]
-    jaxpr = flat.without_doubles(flat.with_vectors(jaxpr, len(shared)))
+    jaxpr = flat.with_vectors(flat.without_transposes(jaxpr), len(shared))
+    jaxpr = flat.without_doubles(jaxpr)
     before, inside = flat.hoist(jaxpr, len(shared))
     loop = empty._replace(shared=len(before.outvars))
     _, _, states, inputs = loop.parts(inside.invars)
@@ -105,17 +114,32 @@ def bind(
     check(loop)
     fixed = flat.as_fun(before)(*shared)
     operands = chosen([*fixed, *rows, *carry, *xs])
-    primitive = loop_p if linear is None else tangent_p
-    out = primitive.bind(*operands, loop=loop)
-    made = given | dict(zip(own, out[loop.carry :], strict=True))
     leading = operands[loop.shared].shape[0], length
 
-    def result(atom):
-        if isinstance(atom, Literal):
-            return jnp.broadcast_to(atom.val, (*leading, *jnp.shape(atom.val)))
-        return made[atom]
+    def results(out):
+        made = given | dict(zip(own, out[loop.carry :], strict=True))
 
-    return out[: loop.carry], [result(atom) for atom in ys]
+        def result(atom):
+            if isinstance(atom, Literal):
+                return jnp.broadcast_to(atom.val, (*leading, *jnp.shape(atom.val)))
+            return made[atom]
+
+        return list(out[: loop.carry]), [result(atom) for atom in ys]
+
+    return Prepared(loop, operands, results)
+
+
+def bound(*operands: Any, loop: Loop) -> list[Any]:
+    """The results of a loop, by the primitive that it is."""
+    return (tangent_p if loop.linear else loop_p).bind(*operands, loop=loop)
+
+
+def bind(
+    *args: Any, bound: Callable[..., Sequence[Any]] = bound, **kwargs: Any
+) -> tuple[list[Any], list[Any]]:
+    """The carry after the loop that `prepare` makes of the same arguments, and ys."""
+    loop, operands, results = prepare(*args, **kwargs)
+    return results(bound(*operands, loop=loop))
 
 
 def _without(a: Any, axes: int) -> Any:
@@ -137,31 +161,35 @@ def reference(*operands: Any, loop: Loop) -> list[Any]:
     return [*carry, *(jnp.moveaxis(y, 0, 1) for y in ys)]
 
 
-def _shapes(*operands: Any, loop: Loop) -> list[Any]:
-    first = operands[loop.shared]
-    batch = first.shape[0]
+def shapes_like(first: Any, loop: Loop) -> list[Any]:
+    """The abstract values of a loop's results, by that of an operand with rows."""
     after, ys = loop.step.outvars[: loop.carry], loop.step.outvars[loop.carry :]
 
     def like(v, *leading):
         shape = (*leading, *v.aval.shape)
         return first.update(shape=shape, dtype=v.aval.dtype, weak_type=False)
 
+    batch = first.shape[0]
     return [like(v, batch) for v in after] + [like(v, batch, loop.length) for v in ys]
 
 
-def make_primitive(name: str) -> Primitive:
+def _shapes(*operands: Any, loop: Loop) -> list[Any]:
+    return shapes_like(operands[loop.shared], loop)
+
+
+def make_primitive(name: str, shapes: Callable[..., list[Any]] = _shapes) -> Primitive:
     """A primitive of loops, that runs outside `jax.jit` too."""
     primitive = Primitive(name)
     primitive.multiple_results = True
 
     # Not `rnnjax.programs.compiled`: it keeps a program for each of its params, and
     # every loop is another one.
-    def run(*operands, loop):
+    def run(*operands, **params):
         with jax.disable_jit(False):
-            return jax.jit(functools.partial(primitive.bind, loop=loop))(*operands)
+            return jax.jit(functools.partial(primitive.bind, **params))(*operands)
 
     primitive.def_impl(run)
-    primitive.def_abstract_eval(_shapes)
+    primitive.def_abstract_eval(shapes)
     return primitive
 
 
@@ -169,7 +197,7 @@ loop_p = make_primitive("loop")
 tangent_p = make_primitive("loop_tangent")
 
 
-def _without_unused(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
+def without_unused(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
     """Outputs that nothing reads, such as values kept for derivatives, are not made."""
     eqn = rest[-1]  # newer JAX says between the two which inputs are live
     loop = eqn.params["loop"]
@@ -184,8 +212,17 @@ def _without_unused(used: list[bool], *rest: Any) -> tuple[list[bool], Any]:
     return [True] * len(eqn.invars), eqn
 
 
-pe.dce_rules[loop_p] = _without_unused
-pe.dce_rules[tangent_p] = _without_unused
+pe.dce_rules[loop_p] = without_unused
+pe.dce_rules[tangent_p] = without_unused
+
+
+def more_rows(a: Any, dim: int | None, size: int) -> Any:
+    """The rows of all members along a mapped axis, or those there are as often."""
+    if dim is None:
+        a = jnp.broadcast_to(a, (size, *a.shape))
+    else:
+        a = jnp.moveaxis(a, dim, 0)
+    return a.reshape(size * a.shape[1], *a.shape[2:])
 
 
 def _fold(
@@ -202,13 +239,6 @@ def _fold(
     if any(one and jnp.ndim(a) > 2 for a, one in arrays):
         return bind_each(primitive, operands, dims, loop=loop)
 
-    def rows(a, dim):
-        if dim is None:
-            a = jnp.broadcast_to(a, (size, *a.shape))
-        else:
-            a = jnp.moveaxis(a, dim, 0)
-        return a.reshape(size * a.shape[1], *a.shape[2:])
-
     # A vector that each member has for itself is one that each of its rows has.
     batch = next(
         o.shape[0] if dim is None else jnp.moveaxis(o, dim, 0).shape[1]
@@ -221,12 +251,13 @@ def _fold(
     def placed(i):
         a, dim = operands[i], dims[i]
         if i >= loop.shared:
-            return rows(a, dim)
+            return more_rows(a, dim, size)
         if not mapped[i]:
             return a
         a = jnp.moveaxis(a, dim, 0)
         return jnp.repeat(a, batch, axis=0)
 
+    given = list(map(placed, order))
     step = loop.step
     count = sum(mapped)
     loop = loop._replace(
@@ -236,7 +267,7 @@ def _fold(
         linear=tuple(loop.linear[i] for i in order) if loop.linear else (),
         spent=tuple(loop.spent[i] for i in order) if loop.spent else (),
     )
-    out = primitive.bind(*map(placed, order), loop=loop)
+    out = primitive.bind(*given, loop=loop)
     return [o.reshape(size, batch, *o.shape[1:]) for o in out], [0] * len(out)
 
 

@@ -30,10 +30,11 @@ CROSS_ENTROPY = "rnnjax_cross_entropy"
 CROSS_ENTROPY_GRADIENT = "rnnjax_cross_entropy_gradient"
 LINEAR = "rnnjax_linear"
 LOOP = "rnnjax_loop"
+REMADE_LOOP = "rnnjax_remade_loop"
 
 _TARGETS = (
     *(FORWARD, BACKWARD, WEIGHT_PRODUCT, WEIGHT_GRADIENT),
-    *(CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, LINEAR, LOOP),
+    *(CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, LINEAR, LOOP, REMADE_LOOP),
 )
 
 _AGAIN = "run `python -m rnnjax.kernels.compile`"

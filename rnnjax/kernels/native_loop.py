@@ -5,11 +5,13 @@ makes, a loop is `jax.lax.scan`. So is one whose step has an operation that the 
 does not know; a loop and its way back are looked at apart.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.interpreters import mlir
 
 from rnnjax import observation
@@ -21,6 +23,7 @@ from rnnjax.kernels import (
     loop_derivatives,  # noqa: F401 (its rules are wanted)
     loops,
     native,
+    remade,
 )
 from rnnjax.signals import backwards, gated
 from rnnjax.traversals.by_scan import by_scan
@@ -37,14 +40,51 @@ def _native(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
 
 def _walked(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
     try:
-        program = assembly.assemble(loop, native.operations())
+        program = _assembled(loop)
     except assembly.Unknown:
         return loops.reference(*operands, loop=loop)
-    bind = loops.loop_p.bind
-    shapes = jax.eval_shape(lambda *given: bind(*given, loop=loop), *operands)
+    shapes = jax.eval_shape(functools.partial(loops.bound, loop=loop), *operands)
     call = jax.ffi.ffi_call(native.LOOP, shapes, input_output_aliases=program.aliases)
     batch = operands[loop.shared].shape[0]
     return call(*operands, code=program.code, numbers=program.numbers, batch=batch)
+
+
+def _remade(
+    *operands: Any, loop: loops.Loop, maker: loops.Loop, places: Sequence[int]
+) -> Sequence[Any]:
+    given, own = remade.parted(operands, loop, maker, places)
+    try:
+        making = _assembled(maker)
+        _assembled(loop)
+    except assembly.Unknown:
+        making = {"loop": loop, "maker": maker, "places": places}
+        return remade.one_by_one(_native, *operands, **making)
+    batch = given[maker.shared].shape[0]
+
+    def walked(*own, loop):
+        program = _assembled(loop)
+        numbers = [i for i, o in enumerate(own) if not isinstance(o, remade.Promised)]
+        call = jax.ffi.ffi_call(
+            native.REMADE_LOOP,
+            loops.shapes_like(jax.typeof(given[maker.shared]), loop),
+            input_output_aliases={
+                len(given) + numbers.index(i): out for i, out in program.aliases.items()
+            },
+        )
+        return call(
+            *given,
+            *(own[i] for i in numbers),
+            maker_code=making.code,
+            maker_numbers=making.numbers,
+            code=program.code,
+            numbers=program.numbers,
+            places=np.array(places, np.int64),
+            batch=batch,
+        )
+
+    return (
+        apart.walk(own, loop, walked) if batch < _FEW_ROWS else walked(*own, loop=loop)
+    )
 
 
 _scan = mlir.lower_fun(loops.reference, multiple_results=True)
@@ -52,6 +92,14 @@ for _primitive in (loops.loop_p, loops.tangent_p):
     mlir.register_lowering(
         _primitive, native.lowering(_native, loops.reference, _scan), platform="cpu"
     )
+_one_by_one = functools.partial(remade.one_by_one, loops.reference)
+mlir.register_lowering(
+    remade.remade_p,
+    native.lowering(
+        _remade, _one_by_one, mlir.lower_fun(_one_by_one, multiple_results=True)
+    ),
+    platform="cpu",
+)
 
 
 def reason(params: Any, carry: Any, xs: Any) -> str:
@@ -94,8 +142,8 @@ def walk(
     return scan(project, step, params, carry, xs)
 
 
-def _assembled(loop: loops.Loop) -> None:
-    assembly.assemble(loop, native.operations())
+def _assembled(loop: loops.Loop) -> assembly.Program:
+    return assembly.assemble(loop, native.operations())
 
 
 def _loop(
@@ -167,6 +215,7 @@ def unknown(cell: Cell, x: Any) -> str:
 
     jaxpr = jax.make_jaxpr(back)(params, carry, xs)
     for eqn in jaxpr.eqns:
-        if eqn.primitive in (loops.loop_p, loops.tangent_p):
-            check(eqn.params["loop"])
+        for part in ("loop", "maker"):
+            if part in eqn.params:
+                check(eqn.params[part])
     return why[0] if why else ""

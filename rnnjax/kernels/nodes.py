@@ -15,8 +15,12 @@ LANES = 16  # what every width is padded to: the widest vector of any machine
 # What a node is, as in rnnjax/kernels/src/program.h.
 BLOCK, PRODUCT, REDUCE, GATHER, CONTRACT = range(5)
 
-# The operations of a block that read elements of other numbers than they write.
-BY_ROWS = ("outer", "repeat", "tile")
+# The operations of a block that read elements of other numbers than they write, but of
+# so many of their operands.
+BY_ROWS = {
+    **{"outer": 0, "repeat": 0, "tile": 0},
+    **{"add_outer": 1, "multiply_repeated": 1, "multiply_add_repeated": 2},
+}
 LONG = 8  # what their rows are at least; shorter ones are not worth the turns
 
 

@@ -56,6 +56,30 @@ for shape, rows in (*((s, recurrences.ROWS) for s in recurrences.SHAPES),
 for wrong in recurrences.WRONG:
     recurrences.test_wrong_shapes_are_an_error(*wrong)
 
+# Loops, and gradients that make values again in one part and in several.
+import rnnjax
+from rnnjax import scan
+from rnnjax.kernels import remade
+
+remade.LARGE = 1
+for cell in (rnnjax.mlstm, rnnjax.delta_net, rnnjax.gru):
+    for rows, steps in ((1, 7), (9, 70)):
+        xs = np.random.default_rng(0).normal(size=(rows, steps, 5)).astype("f")
+
+        def gradient(walk):
+            made = cell(5, 16, traversal=walk)
+
+            def loss(params, xs):
+                carry = made.initial_carry(params)
+                run = lambda xs: made.unroll(params, carry, xs)[1]
+                return jnp.sin(jax.vmap(run)(xs)).sum()
+
+            return jax.jit(jax.grad(loss, (0, 1)))(made.init(jax.random.key(0)), xs)
+
+        for ours, theirs in zip(*map(jax.tree.leaves, map(
+                gradient, (scan.default, scan.by_scan)))):
+            np.testing.assert_allclose(ours, theirs, 1e-3, 1e-3)
+
 # Every argument and result of both calls, each in its turn wrong in size, and for one
 # cell in rank and in dtype too, and left out.
 def expect_error(call, arguments):

@@ -222,10 +222,10 @@ inline void power(Strip strip, At out, At a, At exponent) {
   map(strip, [=](Vec x) { return power(x, n); }, out, a);
 }
 
-// Blocks of rows, (i, j, l). f is given the row of the strip and the places of
-// a[i, j] and b[i, l], and says what a run of one of them has from a column on;
-// the sizes are those of l and j. Runs end where they end: what is stored after
-// one may be another's, or not a strip's at all.
+// Blocks of rows, (i, j, l). f is given the row of the strip, the places of
+// a[i, j] and b[i, l] and the column of the strip, and says what a run of one
+// of them has from a column on; the sizes are those of l and j. Runs end where
+// they end: what is stored after one may be another's, or not a strip's at all.
 template <class F>
 RNNJAX_INLINE void map_runs(Strip strip, const F& f, At out, At columns,
                             At rows) {
@@ -235,7 +235,7 @@ RNNJAX_INLINE void map_runs(Strip strip, const F& f, At out, At columns,
     int64_t row = strip.column / width, column = strip.column % width;
     for (int64_t c = 0, run; c < strip.width; c += run, ++row, column = 0) {
       run = std::min(width - column, strip.width - c);
-      const auto value = f(r, row, row / height * width + column);
+      const auto value = f(r, row, row / height * width + column, c);
       for (int64_t k = 0; k < run; k += kLanes) {
         store(out(r, c + k), value(k), lanes_of(run, k));
       }
@@ -244,26 +244,58 @@ RNNJAX_INLINE void map_runs(Strip strip, const F& f, At out, At columns,
 }
 
 inline void outer(Strip strip, At out, At a, At b, At columns, At rows) {
-  const auto f = [=](int64_t r, int64_t i, int64_t j) RNNJAX_LAMBDA {
+  const auto f = [=](int64_t r, int64_t i, int64_t j, int64_t) RNNJAX_LAMBDA {
     const Vec factor = splat(a(r, 0)[i]);
     const float* from = b(r, 0) + j;
-    return [=](int64_t c) RNNJAX_LAMBDA { return factor * load(from + c); };
+    return [=](int64_t k) RNNJAX_LAMBDA { return factor * load(from + k); };
+  };
+  map_runs(strip, f, out, columns, rows);
+}
+
+inline void add_outer(Strip strip, At out, At x, At a, At b, At columns,
+                      At rows) {
+  const auto f = [=](int64_t r, int64_t i, int64_t j, int64_t c) RNNJAX_LAMBDA {
+    const Vec factor = splat(a(r, 0)[i]);
+    const float* from = b(r, 0) + j;
+    return [=](int64_t k) RNNJAX_LAMBDA {
+      return load(x(r, c + k)) + factor * load(from + k);
+    };
   };
   map_runs(strip, f, out, columns, rows);
 }
 
 inline void repeat(Strip strip, At out, At a, At columns, At rows) {
-  const auto f = [=](int64_t r, int64_t i, int64_t) RNNJAX_LAMBDA {
+  const auto f = [=](int64_t r, int64_t i, int64_t, int64_t) RNNJAX_LAMBDA {
     const Vec value = splat(a(r, 0)[i]);
     return [=](int64_t) RNNJAX_LAMBDA { return value; };
   };
   map_runs(strip, f, out, columns, rows);
 }
 
+inline void multiply_repeated(Strip strip, At out, At x, At a, At columns,
+                              At rows) {
+  const auto f = [=](int64_t r, int64_t i, int64_t, int64_t c) RNNJAX_LAMBDA {
+    const Vec factor = splat(a(r, 0)[i]);
+    return [=](int64_t k) RNNJAX_LAMBDA { return factor * load(x(r, c + k)); };
+  };
+  map_runs(strip, f, out, columns, rows);
+}
+
+inline void multiply_add_repeated(Strip strip, At out, At x, At z, At a,
+                                  At columns, At rows) {
+  const auto f = [=](int64_t r, int64_t i, int64_t, int64_t c) RNNJAX_LAMBDA {
+    const Vec factor = splat(a(r, 0)[i]);
+    return [=](int64_t k) RNNJAX_LAMBDA {
+      return factor * load(x(r, c + k)) + load(z(r, c + k));
+    };
+  };
+  map_runs(strip, f, out, columns, rows);
+}
+
 inline void tile(Strip strip, At out, At a, At columns, At rows) {
-  const auto f = [=](int64_t r, int64_t, int64_t j) RNNJAX_LAMBDA {
+  const auto f = [=](int64_t r, int64_t, int64_t j, int64_t) RNNJAX_LAMBDA {
     const float* from = a(r, 0) + j;
-    return [=](int64_t c) RNNJAX_LAMBDA { return load(from + c); };
+    return [=](int64_t k) RNNJAX_LAMBDA { return load(from + k); };
   };
   map_runs(strip, f, out, columns, rows);
 }
@@ -273,10 +305,18 @@ RNNJAX_INLINE Vec clamp(Vec low, Vec x, Vec high) {
   return risen > high ? high : risen;
 }
 
-// The operations that find the elements of their operands themselves.
-inline bool by_rows(Operation operation) {
-  return operation == Operation::k_outer || operation == Operation::k_repeat ||
-         operation == Operation::k_tile;
+// Of how many operands an operation is given the elements of its strip; it
+// finds those of the others itself.
+inline int along(Operation operation) {
+  switch (operation) {
+    case Operation::k_outer:
+    case Operation::k_repeat:
+    case Operation::k_tile: return 0;
+    case Operation::k_add_outer:
+    case Operation::k_multiply_repeated: return 1;
+    case Operation::k_multiply_add_repeated: return 2;
+    default: return kOperands;
+  }
 }
 
 // What an operation does to a strip: its operands are the result, then what it
@@ -303,6 +343,12 @@ inline Apply applied(Operation operation) {
       map(                                                                     \
           strip, [](Vec x, Vec y, Vec z) RNNJAX_LAMBDA { return expression; }, \
           at[0], at[1], at[2], at[3]))
+#define RNNJAX_QUATERNARY(name, expression)                       \
+  RNNJAX_CASE(name, map(                                          \
+                        strip,                                    \
+                        [](Vec x, Vec y, Vec z, Vec w)            \
+                            RNNJAX_LAMBDA { return expression; }, \
+                        at[0], at[1], at[2], at[3], at[4]))
     RNNJAX_CASE(copy, copy(strip, at[0], at[1]))
     RNNJAX_CASE(load, load(strip, at[0], at[1]))
     RNNJAX_CASE(load_flags, load_flags(strip, at[0], at[1]))
@@ -310,11 +356,20 @@ inline Apply applied(Operation operation) {
     RNNJAX_CASE(splat, spread(strip, at[0], at[1]))
     RNNJAX_CASE(power, power(strip, at[0], at[1], at[2]))
     RNNJAX_CASE(outer, outer(strip, at[0], at[1], at[2], at[3], at[4]))
+    RNNJAX_CASE(add_outer,
+                add_outer(strip, at[0], at[1], at[2], at[3], at[4], at[5]))
+    RNNJAX_CASE(multiply_repeated,
+                multiply_repeated(strip, at[0], at[1], at[2], at[3], at[4]))
+    RNNJAX_CASE(
+        multiply_add_repeated,
+        multiply_add_repeated(strip, at[0], at[1], at[2], at[3], at[4], at[5]))
     RNNJAX_CASE(repeat, repeat(strip, at[0], at[1], at[2], at[3]))
     RNNJAX_CASE(tile, tile(strip, at[0], at[1], at[2], at[3]))
     RNNJAX_TERNARY(multiply_add, x * y + z)
     RNNJAX_TERNARY(multiply_subtract, x * y - z)
     RNNJAX_TERNARY(subtract_product, z - x * y)
+    RNNJAX_QUATERNARY(add_products, x * y + z * w)
+    RNNJAX_QUATERNARY(subtract_products, x * y - z * w)
     RNNJAX_BINARY(add, x + y)
     RNNJAX_BINARY(sub, x - y)
     RNNJAX_BINARY(mul, x * y)

@@ -2,6 +2,8 @@
 // kernels.cc, this file is compiled once for each instruction set.
 
 #include <algorithm>
+#include <cstring>
+#include <iterator>
 
 #include "contraction.h"
 #include "elementwise.h"
@@ -18,28 +20,28 @@ namespace rnnjax::RNNJAX_ISA {
 inline constexpr int64_t kStripSize = 1024;
 
 // Rows that are walked at the same time keep their values in the second-level
-// cache, together with weights of the usual sizes.
+// cache, together with weights of the usual sizes. Where there are weights, as
+// many rows as a register block has go together even if they do not fit.
 inline constexpr int64_t kRowFloats = 1 << 16;
 
+// Numbers that one loop makes again for another, 512 KB, and their steps: at
+// least as many as there are then carries to remember.
+inline constexpr int64_t kMadeFloats = 1 << 17;
+
+// Where an input or output with time is: the element of row 0 at time 0, which
+// may be in front of its memory, and the bytes from one row to the next.
+struct Timed {
+  char* start;
+  int64_t row;
+};
+
+class Walk;
+
+// A program and what all rows share.
 class Engine {
  public:
   Engine(const LoopCall& call, Host& host)
       : call_(call), p_(call.program), host_(host) {}
-
-  void run() {
-    pack();
-    schedule_ =
-        make_schedule({call_.batch, p_.length, 0, 0}, nullptr, p_.cost, host_);
-    host_.run(
-        schedule_.tasks,
-        [](void* self, int64_t task) {
-          static_cast<Engine*>(self)->walk(task);
-        },
-        this);
-  }
-
- private:
-  // ---- what all rows share --------------------------------------------------
 
   void pack() {
     shared_ = take<float>(host_, p_.shared + kLanes);
@@ -71,7 +73,24 @@ class Engine {
         this);
   }
 
+  // How many rows of a task are walked at the same time.
+  int64_t together(int64_t rows) const {
+    const int64_t block = p_.weights > 0 ? kRows : 1;
+    const int64_t most = kRowFloats / record() / block * block;
+    return std::min(rows, std::max(most, block));
+  }
+
+ private:
+  friend class Walk;
+
   static constexpr int64_t kFilled = 16;  // a number, for vectors of any width
+
+  // The floats of one row's record: what is stored, the carry, and the next
+  // one. An odd number of cache lines keeps the rows' places in the cache
+  // apart.
+  int64_t record() const {
+    return ((p_.stored + 2 * p_.carry) / kFilled | 1) * kFilled;
+  }
 
   static void fill(float* target, float value) {
     for (int64_t i = 0; i < kFilled; ++i) target[i] = value;
@@ -112,7 +131,107 @@ class Engine {
     output.flags ? store_flags(strip, at, source) : copy(strip, at, source);
   }
 
-  // ---- the rows of one task -------------------------------------------------
+  const LoopCall& call_;
+  const Program& p_;
+  Host& host_;
+  float *shared_, *numbers_;
+  float** packed_;
+};
+
+// A walk through time with some rows of an engine's batch, then with others.
+class Walk {
+ public:
+  Walk(const Engine& engine, int64_t together)
+      : e_(engine), call_(engine.call_), p_(engine.p_), host_(engine.host_) {
+    const int64_t temporaries = p_.temporaries * kStripSize;
+    const int64_t size = together * e_.record() + temporaries + kFilled;
+    temporaries_ = take<float>(host_, size);
+    records_ = temporaries_ + temporaries;
+    for (int64_t i = 0; i < size; ++i) temporaries_[i] = 0.0f;
+    inputs_ = take<Timed>(host_, p_.inputs);
+    outputs_ = take<Timed>(host_, p_.outputs);
+    for (auto& program : programs_) {
+      program = take<Instruction>(host_, p_.instructions);
+      for (int64_t i = 0; i < p_.instructions; ++i) program[i] = {};
+    }
+  }
+
+  // Stands before the first step of these rows.
+  void start(int64_t first, int64_t count) {
+    first_ = first;
+    count_ = count;
+    taken_ = 0;
+    for (int64_t i = 0; i < p_.inputs; ++i) {
+      const Input& input = p_.input[i];
+      inputs_[i] = in_call(call_.inputs[i], input.size, input.flags);
+      if (input.role != Role::kRow && input.role != Role::kCarry) continue;
+      const int64_t carry = input.role == Role::kCarry ? p_.stored : 0;
+      for (int64_t r = 0; r < count_; ++r) {
+        e_.read(input, call_.inputs[i], first_ + r,
+                record(r) + carry + input.offset);
+      }
+    }
+    for (int64_t i = 0; i < p_.outputs; ++i) {
+      const Output& output = p_.output[i];
+      outputs_[i] = in_call(call_.outputs[i], output.size, output.flags);
+    }
+    resolve();
+  }
+
+  // Has what is at these numbers read and written here, in place of where the
+  // call has it.
+  Timed* inputs() { return inputs_; }
+  Timed* outputs() { return outputs_; }
+
+  // Finds all operands again.
+  void resolve() {
+    for (int parity = 0; parity < 2; ++parity) resolve(parity);
+  }
+
+  // Takes `count` steps.
+  void go(int64_t count) {
+    for (const int64_t end = taken_ + count; taken_ < end; ++taken_) {
+      const int64_t t = p_.reverse ? p_.length - 1 - taken_ : taken_;
+      const Instruction* program = programs_[taken_ & 1];
+      for (int64_t i = 0; i < p_.instructions; ++i) {
+        execute(program[i], t, count_);
+      }
+    }
+  }
+
+  // Writes what is there after the last step.
+  void finish() {
+    const int64_t last = p_.stored + (taken_ & 1) * p_.carry;
+    for (int64_t i = 0; i < p_.outputs; ++i) {
+      const Output& output = p_.output[i];
+      if (output.role == Role::kTimed) continue;
+      const int64_t carry = output.role == Role::kCarry ? last : 0;
+      for (int64_t r = 0; r < count_; ++r) {
+        e_.write(output, call_.outputs[i], first_ + r,
+                 record(r) + carry + output.offset);
+      }
+    }
+  }
+
+  // What there is between two steps, for `count` rows.
+  int64_t size(int64_t count) const { return count * e_.record(); }
+  void save(float* to) const {
+    std::memcpy(to, records_, sizeof(float) * size(count_));
+  }
+  void restore(const float* from, int64_t taken) {
+    std::memcpy(records_, from, sizeof(float) * size(count_));
+    taken_ = taken;
+  }
+
+ private:
+  static constexpr int64_t kFilled = Engine::kFilled;
+
+  float* record(int64_t row) const { return records_ + row * e_.record(); }
+
+  Timed in_call(const void* base, int64_t size, int64_t flags) const {
+    const int64_t row = p_.length * size * (flags ? 1 : sizeof(float));
+    return {static_cast<char*>(const_cast<void*>(base)) + first_ * row, row};
+  }
 
   // An operand: its first element, and the bytes to those beside it.
   struct Operand {
@@ -131,8 +250,8 @@ class Engine {
 
   struct Work {
     Apply apply;
-    bool even;            // the rows of a strip may be read and written as one
-    Operand operands[5];  // the result, then what is read
+    bool even;  // the rows of a strip may be read and written as one
+    Operand operands[1 + kOperands];  // the result, then what is read
   };
 
   struct Factor {
@@ -165,86 +284,21 @@ class Engine {
     Chunk* chunks;
   };
 
-  // Rows that are walked at the same time, and their memory.
-  struct Rows {
-    int64_t first, count;
-    float *records, *temporaries;
-  };
-
-  // The floats of one row's record: what is stored, the carry, and the next
-  // one. An odd number of cache lines keeps the rows' places in the cache
-  // apart.
-  int64_t record() const {
-    return ((p_.stored + 2 * p_.carry) / kFilled | 1) * kFilled;
-  }
-
-  void walk(int64_t task) {
-    const int64_t begin = schedule_.start[task],
-                  end = schedule_.start[task + 1];
-    int64_t together = kRowFloats / record() / kRows * kRows;
-    if (together < kRows) together = kRows;
-    if (together > end - begin) together = end - begin;
-    const int64_t temporaries = p_.temporaries * kStripSize;
-    const int64_t size = together * record() + temporaries + kFilled;
-    float* memory = take<float>(host_, size);
-    for (int64_t i = 0; i < size; ++i) memory[i] = 0.0f;
-    Instruction* programs[2] = {take<Instruction>(host_, p_.instructions),
-                                take<Instruction>(host_, p_.instructions)};
-    for (int64_t first = begin; first < end; first += together) {
-      const int64_t left = end - first;
-      const Rows rows{first, left < together ? left : together,
-                      memory + temporaries, memory};
-      for (int parity = 0; parity < 2; ++parity) {
-        resolve(rows, parity, programs[parity], first == begin);
-      }
-      walk(rows, programs);
-    }
-  }
-
-  void walk(const Rows& rows, Instruction* (&programs)[2]) {
-    for (int64_t i = 0; i < p_.inputs; ++i) {
-      const Input& input = p_.input[i];
-      if (input.role != Role::kRow && input.role != Role::kCarry) continue;
-      const int64_t carry = input.role == Role::kCarry ? p_.stored : 0;
-      for (int64_t r = 0; r < rows.count; ++r) {
-        read(input, call_.inputs[i], rows.first + r,
-             rows.records + r * record() + carry + input.offset);
-      }
-    }
-    for (int64_t step = 0; step < p_.length; ++step) {
-      const int64_t t = p_.reverse ? p_.length - 1 - step : step;
-      const Instruction* program = programs[step & 1];
-      for (int64_t i = 0; i < p_.instructions; ++i) {
-        execute(program[i], t, rows.count);
-      }
-    }
-    const int64_t last = p_.stored + (p_.length & 1) * p_.carry;
-    for (int64_t i = 0; i < p_.outputs; ++i) {
-      const Output& output = p_.output[i];
-      if (output.role == Role::kTimed) continue;
-      const int64_t carry = output.role == Role::kCarry ? last : 0;
-      for (int64_t r = 0; r < rows.count; ++r) {
-        write(output, call_.outputs[i], rows.first + r,
-              rows.records + r * record() + carry + output.offset);
-      }
-    }
-  }
-
   // ---- a program for these rows ---------------------------------------------
 
-  Operand resolve(const Rows& rows, int parity, const Place& place) const {
+  Operand resolve(int parity, const Place& place) const {
     constexpr int64_t kFloat = sizeof(float);
-    const auto at = [](const void* base, int64_t offset) {
-      return static_cast<char*>(const_cast<void*>(base)) + offset;
+    const auto at = [](const void* base) {
+      return static_cast<char*>(const_cast<void*>(base));
     };
     const auto in_record = [&](int64_t offset) {
-      return Operand{at(rows.records + offset, 0), record() * kFloat, kFloat, 0,
+      return Operand{at(records_ + offset), e_.record() * kFloat, kFloat, 0,
                      false};
     };
-    const auto timed = [&](const void* base, int64_t size, int64_t bytes) {
-      const int64_t row = p_.length * size * bytes;
-      return Operand{at(base, rows.first * row + place.offset * bytes), row,
-                     bytes, size * bytes, false};
+    const auto timed = [&](const Timed& where, int64_t size, int64_t flags) {
+      const int64_t bytes = flags ? 1 : kFloat;
+      return Operand{where.start + place.offset * bytes, where.row, bytes,
+                     size * bytes, false};
     };
     switch (place.space) {
       case Space::kStored: return in_record(place.offset);
@@ -253,45 +307,42 @@ class Engine {
       case Space::kNext:
         return in_record(p_.stored + (1 - parity) * p_.carry + place.offset);
       case Space::kTemporary:
-        return {at(rows.temporaries + place.which * kStripSize, 0), 0, kFloat,
-                0, true};
+        return {at(temporaries_ + place.which * kStripSize), 0, kFloat, 0,
+                true};
       case Space::kShared:
-        return {at(shared_ + place.offset, 0), 0, kFloat, 0, false};
+        return {at(e_.shared_ + place.offset), 0, kFloat, 0, false};
       case Space::kFilled:
-        return {at(shared_ + place.offset, 0), 0, 0, 0, false};
+        return {at(e_.shared_ + place.offset), 0, 0, 0, false};
       case Space::kNumber:
-        return {at(numbers_ + place.which * kFilled, 0), 0, 0, 0, false};
+        return {at(e_.numbers_ + place.which * kFilled), 0, 0, 0, false};
       case Space::kInput: {
         const Input& input = p_.input[place.which];
-        return timed(call_.inputs[place.which], input.size,
-                     input.flags ? 1 : kFloat);
+        return timed(inputs_[place.which], input.size, input.flags);
       }
       case Space::kOutput: {
         const Output& output = p_.output[place.which];
-        return timed(call_.outputs[place.which], output.size,
-                     output.flags ? 1 : kFloat);
+        return timed(outputs_[place.which], output.size, output.flags);
       }
       case Space::kNone: break;
     }
     return {};
   }
 
-  void resolve(const Rows& rows, int parity, Instruction* program, bool fresh) {
+  void resolve(int parity) {
     const int64_t* at = p_.code;
     const auto place = [&](Operand& operand, int64_t width = 0) {
-      operand = resolve(rows, parity, *reinterpret_cast<const Place*>(at));
+      operand = resolve(parity, *reinterpret_cast<const Place*>(at));
       if (operand.local) operand.row = strip_width(width) * sizeof(float);
       at += sizeof(Place) / sizeof(int64_t);
     };
     for (int64_t i = 0; i < p_.instructions; ++i) {
-      Instruction& it = program[i];
-      if (fresh) it = {};
+      Instruction& it = programs_[parity][i];
       it.kind = static_cast<Kind>(*at++);
       switch (it.kind) {
         case Kind::kBlock: {
           it.width = *at++;
           it.count = *at++;
-          if (fresh) it.works = take<Work>(host_, it.count);
+          if (!it.works) it.works = take<Work>(host_, it.count);
           for (int64_t j = 0; j < it.count; ++j) {
             Work& work = it.works[j];
             const auto operation = static_cast<Operation>(*at++);
@@ -299,10 +350,10 @@ class Engine {
             for (Operand& operand : work.operands) place(operand, it.width);
             // One element for all strips of a row.
             if (operation == Operation::k_splat) work.operands[1].column = 0;
-            if (by_rows(operation)) {
-              for (int k = 1; k < 5; ++k) work.operands[k].column = 0;
+            for (int k = 1 + along(operation); k <= kOperands; ++k) {
+              work.operands[k].column = 0;
             }
-            work.even = std::all_of(work.operands, work.operands + 5,
+            work.even = std::all_of(work.operands, std::end(work.operands),
                                     [](const Operand& o) {
                                       return o.local || !(o.row | o.column);
                                     });
@@ -314,12 +365,12 @@ class Engine {
           place(it.out);
           place(it.a);
           it.count = *at++;
-          if (fresh) it.factors = take<Factor>(host_, it.count);
+          if (!it.factors) it.factors = take<Factor>(host_, it.count);
           for (int64_t j = 0; j < it.count; ++j) {
             Factor& factor = it.factors[j];
             place(factor.a);
             factor.k = p_.weight[*at].k;
-            factor.packed = packed_[*at++];
+            factor.packed = e_.packed_[*at++];
           }
           break;
         case Kind::kReduce:
@@ -334,7 +385,7 @@ class Engine {
           place(it.a);
           it.details = at;
           at += it.width;
-          if (!fresh) break;
+          if (it.chunks) break;
           it.chunks = take<Chunk>(host_, blocks_of(it.width));
           for (int64_t c = 0; c < it.width; c += kLanes) {
             it.chunks[c / kLanes] =
@@ -379,8 +430,9 @@ class Engine {
         const Strip as_one{1, strip.rows * wide};
         for (int64_t i = 0; i < it.count; ++i) {
           const Work& w = it.works[i];
-          At at[5];
-          for (int j = 0; j < 5; ++j) at[j] = w.operands[j].at(t, r, c);
+          At at[1 + kOperands];
+          for (int j = 0; j <= kOperands; ++j)
+            at[j] = w.operands[j].at(t, r, c);
           w.apply(whole && w.even ? as_one : strip, at);
         }
       }
@@ -493,15 +545,182 @@ class Engine {
     }
   }
 
+  const Engine& e_;
   const LoopCall& call_;
   const Program& p_;
   Host& host_;
-  float *shared_, *numbers_;
-  float** packed_;
+  float *temporaries_, *records_;
+  Timed *inputs_, *outputs_;
+  Instruction* programs_[2];
+  int64_t first_ = 0, count_ = 0, taken_ = 0;
+};
+
+// All rows of a batch, divided over the threads.
+class LoopPass {
+ public:
+  LoopPass(const LoopCall& call, Host& host)
+      : call_(call), host_(host), engine_(call, host) {}
+
+  void run() {
+    engine_.pack();
+    const Program& p = call_.program;
+    schedule_ =
+        make_schedule({call_.batch, p.length, 0, 0}, nullptr, p.cost, host_);
+    host_.run(
+        schedule_.tasks,
+        [](void* self, int64_t task) {
+          static_cast<LoopPass*>(self)->walk(task);
+        },
+        this);
+  }
+
+ private:
+  void walk(int64_t task) {
+    const int64_t begin = schedule_.start[task],
+                  end = schedule_.start[task + 1];
+    const int64_t together = engine_.together(end - begin);
+    Walk walk(engine_, together);
+    for (int64_t first = begin; first < end; first += together) {
+      walk.start(first, std::min(together, end - first));
+      walk.go(call_.program.length);
+      walk.finish();
+    }
+  }
+
+  const LoopCall& call_;
+  Host& host_;
+  Engine engine_;
+  Schedule schedule_;
+};
+
+// The same, with inputs that another loop makes again: it stays some steps
+// ahead, so that they never leave a cache. Where the two walk in opposite
+// directions, it goes to the end first and remembers what it had on its way.
+class RemadePass {
+ public:
+  RemadePass(const RemadeCall& call, Host& host)
+      : call_(call),
+        host_(host),
+        maker_(call.maker, host),
+        loop_(call.loop, host) {}
+
+  void run() {
+    maker_.pack();
+    loop_.pack();
+    const Program &maker = call_.maker.program, &loop = call_.loop.program;
+    schedule_ = make_schedule({call_.loop.batch, loop.length, 0, 0}, nullptr,
+                              2 * maker.cost + loop.cost, host_);
+    host_.run(
+        schedule_.tasks,
+        [](void* self, int64_t task) {
+          static_cast<RemadePass*>(self)->walk(task);
+        },
+        this);
+  }
+
+ private:
+  // What is made again, for some rows and steps.
+  struct Made {
+    int64_t steps;
+    float** values;  // of each kind
+  };
+
+  Made made(int64_t rows) const {
+    const Program& maker = call_.maker.program;
+    const int64_t length = maker.length;
+    int64_t size = 0, least = 1;
+    for (int64_t i = 0; i < call_.count; ++i) size += output(i).size;
+    while (least * least < length) ++least;
+    const int64_t steps =
+        std::min(length, std::max(least, kMadeFloats / (rows * size)));
+    Made made{steps, take<float*>(host_, call_.count)};
+    for (int64_t i = 0; i < call_.count; ++i) {
+      made.values[i] = take<float>(host_, rows * steps * output(i).size);
+    }
+    return made;
+  }
+
+  const Output& output(int64_t i) const {
+    const Program& maker = call_.maker.program;
+    return maker.output[maker.outputs - call_.count + i];
+  }
+
+  void walk(int64_t task) {
+    const int64_t begin = schedule_.start[task],
+                  end = schedule_.start[task + 1];
+    const int64_t together =
+        std::min(maker_.together(end - begin), loop_.together(end - begin));
+    const int64_t length = call_.loop.program.length;
+    const Made made = this->made(together);
+    const int64_t parts = (length + made.steps - 1) / made.steps;
+    const bool turned =
+        call_.maker.program.reverse != call_.loop.program.reverse;
+    Walk maker(maker_, together), loop(loop_, together);
+    float* saved = take<float>(host_, turned * parts * maker.size(together));
+    for (int64_t first = begin; first < end; first += together) {
+      const int64_t count = std::min(together, end - first);
+      maker.start(first, count);
+      loop.start(first, count);
+      const auto steps = [&](int64_t part) {
+        return std::min(made.steps, length - part * made.steps);
+      };
+      const auto make = [&](int64_t part) {
+        place(made, part, maker, loop);
+        maker.go(steps(part));
+      };
+      if (!turned) {
+        for (int64_t part = 0; part < parts; ++part) {
+          make(part);
+          loop.go(steps(part));
+        }
+      } else {
+        for (int64_t part = 0; part < parts; ++part) {
+          maker.save(saved + part * maker.size(together));
+          make(part);
+        }
+        for (int64_t part = parts - 1; part >= 0; --part) {
+          if (part < parts - 1) {
+            maker.restore(saved + part * maker.size(together),
+                          part * made.steps);
+            make(part);
+          }
+          loop.go(steps(part));
+        }
+      }
+      loop.finish();
+    }
+  }
+
+  // Has the steps of one part of the maker's way written to, and read from,
+  // the memory of what is made again.
+  void place(const Made& made, int64_t part, Walk& maker, Walk& loop) const {
+    const Program& p = call_.maker.program;
+    const int64_t before = part * made.steps;
+    const int64_t first =
+        p.reverse ? p.length - std::min(p.length, before + made.steps) : before;
+    for (int64_t i = 0; i < call_.count; ++i) {
+      const int64_t bytes = output(i).size * sizeof(float);
+      const Timed timed{reinterpret_cast<char*>(made.values[i]) - first * bytes,
+                        made.steps * bytes};
+      maker.outputs()[p.outputs - call_.count + i] = timed;
+      loop.inputs()[call_.places[i]] = timed;
+    }
+    maker.resolve();
+    loop.resolve();
+  }
+
+  const RemadeCall& call_;
+  Host& host_;
+  Engine maker_, loop_;
   Schedule schedule_;
 };
 
 void run_loop(const LoopCall&, Host&);
-void run_loop(const LoopCall& call, Host& host) { Engine(call, host).run(); }
+void run_loop(const LoopCall& call, Host& host) { LoopPass(call, host).run(); }
+
+void run_remade(const RemadeCall&, Host&);
+void run_remade(const RemadeCall& call, Host& host) {
+  RemadePass(call, host).run();
+}
 
 }  // namespace rnnjax::RNNJAX_ISA

@@ -1,7 +1,9 @@
 // The entry points that XLA calls, and the choice of an instruction set.
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -346,52 +348,147 @@ ffi::Error linear(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
   return run(pool, p, active.load()->linear);
 }
 
-// A buffer of a loop has as many elements as its program says, for each row.
-bool fits(const ffi::AnyBuffer& buffer, int64_t elements, bool flags) {
-  return static_cast<int64_t>(buffer.element_count()) == elements &&
-         buffer.element_type() == (flags ? ffi::PRED : ffi::F32);
-}
+// A loop and its buffers, which have as many elements for each row as its
+// program says. What is made again, or for another loop, has none.
+class LoopBuffers {
+ public:
+  LoopBuffers(const char* target, ffi::Span<const int64_t> code,
+              ffi::Span<const float> numbers, int64_t batch)
+      : target_(target),
+        call_{Program(code.begin()),
+              batch,
+              numbers.begin(),
+              static_cast<int64_t>(numbers.size()),
+              nullptr,
+              nullptr} {}
+
+  // The next input or output, which has the next buffer unless it is absent.
+  std::optional<ffi::Error> input(const ffi::RemainingArgs& args, size_t* next,
+                                  bool absent = false) {
+    const int64_t i = inputs_.size();
+    inputs_.push_back(nullptr);
+    if (absent) return {};
+    const Input& input = call_.program.input[i];
+    if (*next >= args.size()) return wrong("input", i);
+    const ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>((*next)++);
+    const bool shared = input.role == Role::kShared;
+    if (!fits(buffer, shared ? 1 : rows(input.role), input.size, input.flags)) {
+      return wrong("input", i);
+    }
+    inputs_[i] = buffer.untyped_data();
+    return {};
+  }
+
+  std::optional<ffi::Error> output(const ffi::RemainingRets& rets) {
+    const int64_t i = outputs_.size();
+    const Output& output = call_.program.output[i];
+    const ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(i);
+    if (!fits(buffer, rows(output.role), output.size, output.flags)) {
+      return wrong("output", i);
+    }
+    prefer_huge_pages(buffer.untyped_data(), buffer.size_bytes());
+    outputs_.push_back(buffer.untyped_data());
+    return {};
+  }
+
+  void no_outputs() { outputs_.resize(call_.program.outputs); }
+
+  const Program& program() const { return call_.program; }
+
+  const LoopCall& call() {
+    call_.inputs = inputs_.data();
+    call_.outputs = outputs_.data();
+    return call_;
+  }
+
+  ffi::Error wrong(const char* what, int64_t i) const {
+    return ffi::Error::InvalidArgument(std::string(target_) + ": " + what +
+                                       " " + std::to_string(i) +
+                                       " is not what its program expects.");
+  }
+
+ private:
+  int64_t rows(Role role) const {
+    return call_.batch * (role == Role::kTimed ? call_.program.length : 1);
+  }
+
+  static bool fits(const ffi::AnyBuffer& buffer, int64_t rows, int64_t size,
+                   bool flags) {
+    return static_cast<int64_t>(buffer.element_count()) == rows * size &&
+           buffer.element_type() == (flags ? ffi::PRED : ffi::F32);
+  }
+
+  const char* target_;
+  LoopCall call_;
+  std::vector<const void*> inputs_;
+  std::vector<void*> outputs_;
+};
 
 ffi::Error loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
                 ffi::RemainingRets rets, ffi::Span<const int64_t> code,
                 ffi::Span<const float> numbers, int64_t batch) {
-  const Program program(code.begin());
-  const auto wrong = [](const char* what, int64_t i) {
-    return ffi::Error::InvalidArgument(std::string("rnnjax_loop: ") + what +
-                                       " " + std::to_string(i) +
-                                       " is not what its program expects.");
-  };
+  LoopBuffers loop("rnnjax_loop", code, numbers, batch);
+  const Program& program = loop.program();
   if (static_cast<int64_t>(args.size()) != program.inputs ||
       static_cast<int64_t>(rets.size()) != program.outputs) {
-    return wrong("the number of buffers", args.size());
+    return loop.wrong("the number of buffers", args.size());
   }
-  std::vector<const void*> inputs;
+  size_t next = 0;
   for (int64_t i = 0; i < program.inputs; ++i) {
-    const Input& input = program.input[i];
-    const int64_t rows = input.role == Role::kShared  ? 1
-                         : input.role == Role::kTimed ? batch * program.length
-                                                      : batch;
-    const ffi::AnyBuffer buffer = *args.get<ffi::AnyBuffer>(i);
-    if (!fits(buffer, rows * input.size, input.flags)) return wrong("input", i);
-    inputs.push_back(buffer.untyped_data());
+    if (auto error = loop.input(args, &next)) return *error;
   }
-  std::vector<void*> outputs;
   for (int64_t i = 0; i < program.outputs; ++i) {
-    const Output& output = program.output[i];
-    const int64_t rows =
-        output.role == Role::kTimed ? batch * program.length : batch;
-    const ffi::AnyBuffer buffer = **rets.get<ffi::AnyBuffer>(i);
-    if (!fits(buffer, rows * output.size, output.flags)) {
-      return wrong("output", i);
-    }
-    prefer_huge_pages(buffer.untyped_data(), buffer.size_bytes());
-    outputs.push_back(buffer.untyped_data());
+    if (auto error = loop.output(rets)) return *error;
   }
   if (batch == 0) return ffi::Error::Success();
-  const LoopCall call{program,         batch,
-                      numbers.begin(), static_cast<int64_t>(numbers.size()),
-                      inputs.data(),   outputs.data()};
-  return run(pool, call, active.load()->loop);
+  return run(pool, loop.call(), active.load()->loop);
+}
+
+// The maker's inputs come first; its outputs are the loop's inputs at `places`.
+ffi::Error remade_loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                       ffi::RemainingRets rets,
+                       ffi::Span<const int64_t> maker_code,
+                       ffi::Span<const float> maker_numbers,
+                       ffi::Span<const int64_t> code,
+                       ffi::Span<const float> numbers,
+                       ffi::Span<const int64_t> places, int64_t batch) {
+  const char* const target = "rnnjax_remade_loop";
+  LoopBuffers maker(target, maker_code, maker_numbers, batch);
+  LoopBuffers loop(target, code, numbers, batch);
+  const Program &makes = maker.program(), &reads = loop.program();
+  const int64_t count = places.size();
+  if (static_cast<int64_t>(args.size()) !=
+          makes.inputs + reads.inputs - count ||
+      static_cast<int64_t>(rets.size()) != reads.outputs ||
+      count > makes.outputs || makes.length != reads.length) {
+    return loop.wrong("the number of buffers", args.size());
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t place = places.begin()[i];
+    if (place < 0 || place >= reads.inputs) return loop.wrong("place", i);
+    const Output& made = makes.output[makes.outputs - count + i];
+    const Input& read = reads.input[place];
+    if (made.role != Role::kTimed || read.role != Role::kTimed || made.flags ||
+        read.flags || made.size != read.size) {
+      return loop.wrong("place", i);
+    }
+  }
+  size_t next = 0;
+  for (int64_t i = 0; i < makes.inputs; ++i) {
+    if (auto error = maker.input(args, &next)) return *error;
+  }
+  for (int64_t i = 0; i < reads.inputs; ++i) {
+    const bool absent =
+        std::find(places.begin(), places.end(), i) != places.end();
+    if (auto error = loop.input(args, &next, absent)) return *error;
+  }
+  for (int64_t i = 0; i < reads.outputs; ++i) {
+    if (auto error = loop.output(rets)) return *error;
+  }
+  maker.no_outputs();
+  if (batch == 0) return ffi::Error::Success();
+  const RemadeCall call{maker.call(), loop.call(), count, places.begin()};
+  return run(pool, call, active.load()->remade);
 }
 
 constexpr const char* kOperations[] = {
@@ -486,3 +583,13 @@ RNNJAX_HANDLER(loop, .RemainingArgs()
                          .Attr<xla::ffi::Span<const int64_t>>("code")
                          .Attr<xla::ffi::Span<const float>>("numbers")
                          .Attr<int64_t>("batch"))
+
+RNNJAX_HANDLER(remade_loop,
+               .RemainingArgs()
+                   .RemainingRets()
+                   .Attr<xla::ffi::Span<const int64_t>>("maker_code")
+                   .Attr<xla::ffi::Span<const float>>("maker_numbers")
+                   .Attr<xla::ffi::Span<const int64_t>>("code")
+                   .Attr<xla::ffi::Span<const float>>("numbers")
+                   .Attr<xla::ffi::Span<const int64_t>>("places")
+                   .Attr<int64_t>("batch"))

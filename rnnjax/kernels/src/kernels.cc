@@ -26,7 +26,9 @@ struct Table<List<Cell...>> {
   static constexpr int kCount = sizeof...(Cell);
 };
 
-void run_loop(const LoopCall&, Host&);  // in engine.cc
+// In engine.cc.
+void run_loop(const LoopCall&, Host&);
+void run_remade(const RemadeCall&, Host&);
 
 extern const Kernels kernels;
 const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA),
@@ -36,6 +38,7 @@ const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA),
                          run_weight_gradient,
                          run_cross_entropy,
                          run_linear,
-                         run_loop};
+                         run_loop,
+                         run_remade};
 
 }  // namespace rnnjax::RNNJAX_ISA

@@ -13,7 +13,8 @@ namespace rnnjax {
 #define RNNJAX_OPERATIONS(X)                                          \
   X(copy) X(load) X(load_flags) X(store_flags) X(splat) X(power)      \
   X(multiply_add) X(multiply_subtract) X(subtract_product) X(outer)   \
-  X(repeat) X(tile)                                                   \
+  X(add_products) X(subtract_products) X(repeat) X(tile)              \
+  X(add_outer) X(multiply_repeated) X(multiply_add_repeated)          \
   X(add) X(sub) X(mul) X(div) X(max) X(min) X(rem) X(pow)             \
   X(neg) X(abs) X(sign) X(floor) X(exp) X(exp2) X(expm1) X(log)       \
   X(log1p) X(tanh) X(logistic) X(sqrt) X(rsqrt) X(sin) X(cos) X(erf)  \
@@ -49,9 +50,11 @@ struct Place {
   int64_t which, offset;
 };
 
+inline constexpr int kOperands = 5;  // that an operation reads at most
+
 struct Element {
   Operation operation;
-  Place out, in[4];
+  Place out, in[kOperands];
 };
 
 // A carry that is written over is one of a row.
@@ -119,6 +122,14 @@ struct LoopCall {
   int64_t count;  // of them
   const void* const* inputs;
   void* const* outputs;
+};
+
+// A loop of which some inputs over time, at these places, are what another one
+// makes: the last `count` of its outputs. Neither is anywhere.
+struct RemadeCall {
+  LoopCall maker, loop;
+  int64_t count;
+  const int64_t* places;
 };
 
 }  // namespace rnnjax
