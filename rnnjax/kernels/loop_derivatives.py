@@ -189,12 +189,16 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     d_outvars = jaxpr.outvars[m + len(products) :]
     linear, kept = flat.linear_part(jaxpr, invars[n:], d_outvars, free, factors)
     there = {*new_xs, *factors, *jaxpr.outvars[:m]}
-    again = [v for v in kept if remade.is_large(v.aval) and v not in there]
     carry = invars[loop.shared + loop.rows : n - len(new_xs)]
-    known = [v for v in dict.fromkeys((*new_xs, *kept, *factors)) if v not in again]
-    carries = dict(zip(carry, jaxpr.outvars, strict=False))
-    making, remembered, given = remade.step_of(jaxpr, again, fixed, carries, known)
-    saved = [v for v in dict.fromkeys((*known, *given)) if v not in set(new_xs)]
+    making = remade.making(
+        jaxpr,
+        [v for v in kept if v not in there],
+        fixed,
+        dict(zip(carry, jaxpr.outvars, strict=False)),
+        dict.fromkeys((*new_xs, *kept, *factors)),
+    )
+    saved = dict.fromkeys((*kept, *factors, *making.known))
+    saved = [v for v in saved if v not in {*new_xs, *making.values}]
     forward = flat.as_fun(
         flat.cut(
             jaxpr,
@@ -216,18 +220,12 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
     stored |= dict(zip(new_xs, p_xs, strict=True))
     batch = primals[loop.shared].shape[0]
     bound, residuals = loops.bound, stored
-    if again:
+    if making.values:
         start = dict(zip(carry, p_carry, strict=True))
-        maker, values = remade.promised(
-            making,
-            p_shared,
-            p_rows,
-            [start[v] for v in remembered],
-            [stored[v] for v in given],
-            **times,
-        )
+        given = making, p_shared, p_rows, start, stored
+        maker, values = remade.promised(*given, **times)
         bound = maker.bound
-        residuals = stored | dict(zip(again, values, strict=True))
+        residuals = stored | dict(zip(making.values, values, strict=True))
 
     # The tangents that go along with the loop.
     d = dict(zip(step.invars, tangents, strict=True))
@@ -261,8 +259,7 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, loop: Loop) -> Any:
 
     marks = [False] * loop.rows + [True] * (n_rows + n_after)
     marks += [False] * (len(p_xs) + n_kept) + [True] * (len(d_xs) + len(d_shifts))
-    others = {*factors, *jaxpr.outvars[:m], *again}
-    others |= set(given) if again else set()
+    others = {*factors, *jaxpr.outvars[:m], *making.values, *making.known}
     spent = [False] * len(p_xs) + [v not in others for v in kept]
     d_after, d_ys = bind(
         tangent_step,

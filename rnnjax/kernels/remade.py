@@ -10,6 +10,10 @@ outputs are at some places among the inputs of the other one. In meaning it is o
 the other. The native engine walks with both at once, a few steps at a time, and no
 array has all steps of what is made. Where it is linear, its transpose is a remade loop
 too.
+
+What is made again may be rounded otherwise. A carry that is affine in the one before
+stays as near to what it was as it came; a nonlinear one might be chaotic, and end up
+anywhere. So it is made again only where the step is affine in it.
 """
 
 import functools
@@ -21,6 +25,7 @@ import numpy as np
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
 
+from rnnjax import structure
 from rnnjax.kernels import flat, loops
 from rnnjax.kernels.loops import Loop
 from rnnjax.programs import bind_each, mapped_size
@@ -78,52 +83,82 @@ class Maker(NamedTuple):
         )
 
 
-def promised(
-    step: Any, shared: Any, rows: Any, *arrays: Any, **times: Any
-) -> tuple[Maker, list[Any]]:
-    """A maker with a step of `step_of`, and what it makes.
+class Making(NamedTuple):
+    """What is made again of a step, and how.
 
-    The arrays are the carries and what is known, as `loops.prepare` takes them.
+    Attributes:
+      values: variables of the step.
+      step: a flat jaxpr from what is the same at all steps, the carry and what is known
+        to the carry after the step and the values.
+      carry: those variables of the carry that it takes.
+      known: variables that are kept of each step.
     """
-    count = len(arrays[0])
-    run = flat.as_fun(step)
 
-    def flat_step(shared, rows, carry, xs):
-        out = run(*shared, *rows, *carry, *xs)
-        return out[:count], out[count:]
-
-    loop, operands, results = loops.prepare(flat_step, shared, rows, *arrays, **times)
-    maker = Maker(loop, operands)
-    return maker, results([*operands[:count], *maker.promises()])[1]
+    values: list[Any]
+    step: Any
+    carry: list[Any]
+    known: list[Any]
 
 
-def step_of(
+def making(
     jaxpr: Any,
-    wanted: Sequence[Any],
+    kept: Sequence[Any],
     fixed: Sequence[Any],
     carries: dict[Any, Any],
     known: Iterable[Any],
-) -> tuple[Any, list[Any], list[Any]]:
-    """The step of a maker.
+) -> Making:
+    """Which of the values that are kept of a step had better be made again.
 
     Products with weights are not made again, but known.
 
     Args:
-      jaxpr: flat, of the step whose values are wanted again.
-      wanted: its variables that are.
+      jaxpr: flat, of the step.
+      kept: its variables that may be made again.
       fixed: those that are the same at all steps.
       carries: those before the step, and what they are after it.
-      known: those that are kept of each step.
+      known: those that there are of each step, or might be.
 
-    Returns:
-      A flat jaxpr from the fixed, some carries and some known variables to these
-      carries after the step and what is wanted; the carries; and the known variables.
+    >>> import jax.numpy as jnp
+    >>> from rnnjax.kernels import flat, remade
+    >>> big = jnp.ones((64, 64))
+    >>> jaxpr, _ = flat.trace(lambda m, x: m * x, [big, jnp.ones(64)])
+    >>> m, x = jaxpr.invars
+    >>> found = remade.making(jaxpr, [m], [], {m: jaxpr.outvars[0]}, [x])
+    >>> found.values == [m], found.known == [x]
+    (True, True)
     """
+    values = [v for v in kept if is_large(v.aval)]
+    known = [v for v in known if v not in values]
+    found = _step_of(jaxpr, values, fixed, carries, known)
+    worth = found.values and _is_affine(found, len(fixed))
+    return found if worth else Making([], None, [], [])
+
+
+def _is_affine(making: Making, fixed: int) -> bool:
+    """Whether the carry is affine in the one before."""
+    avals = [v.aval for v in making.step.invars]
+    end = fixed + len(making.carry)
+    run = flat.as_fun(making.step)
+
+    def step(carry, fixed, known):
+        return tuple(run(*fixed, *carry, *known)[: len(carry)])
+
+    given = tuple(avals[fixed:end]), avals[:fixed], avals[end:]
+    return not making.carry or structure.whole(step, *given).kind == "affine"
+
+
+def _step_of(
+    jaxpr: Any,
+    values: list[Any],
+    fixed: Sequence[Any],
+    carries: dict[Any, Any],
+    known: list[Any],
+) -> Making:
     own: list[Any] = []
-    known, weights = list(known), set(fixed)
+    weights = set(fixed)
     while True:
         after = [carries[v] for v in own]
-        part = flat.cut(jaxpr, [*fixed, *own, *known], [*after, *wanted])
+        part = flat.cut(jaxpr, [*fixed, *own, *known], [*after, *values])
         products = [
             eqn.outvars[0]
             for eqn in part.eqns
@@ -131,15 +166,43 @@ def step_of(
             and not weights.isdisjoint(flat.variables(eqn.invars))
         ]
         if products:
-            known += products
+            known = [*known, *products]
+            values = [v for v in values if v not in products]
             continue
         read = {v for eqn in part.eqns for v in flat.variables(eqn.invars)}
         read.update(flat.variables(part.outvars))
-        more = [v for v in carries if v in read and v not in own]
+        more = [v for v in carries if v in read and v not in {*own, *known}]
         if not more:
             known = [v for v in known if v in read]
-            return flat.cut(jaxpr, [*fixed, *own, *known], part.outvars), own, known
+            step = flat.cut(jaxpr, [*fixed, *own, *known], part.outvars)
+            return Making(values, step, own, known)
         own += more
+
+
+def promised(
+    making: Making,
+    shared: Sequence[Any],
+    rows: Sequence[Any],
+    start: dict[Any, Any],
+    stored: dict[Any, Any],
+    **times: Any,
+) -> tuple[Maker, list[Any]]:
+    """The maker, and what it makes.
+
+    ``start`` has the carry before the first step, ``stored`` what is known of all; the
+    rest is as `loops.prepare` takes it.
+    """
+    count = len(making.carry)
+    run = flat.as_fun(making.step)
+
+    def step(shared, rows, carry, xs):
+        out = run(*shared, *rows, *carry, *xs)
+        return out[:count], out[count:]
+
+    carry, xs = [start[v] for v in making.carry], [stored[v] for v in making.known]
+    loop, operands, results = loops.prepare(step, shared, rows, carry, xs, **times)
+    maker = Maker(loop, operands)
+    return maker, results([*operands[:count], *maker.promises()])[1]
 
 
 def parted(

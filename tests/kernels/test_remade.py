@@ -31,8 +31,9 @@ MATRICES = {
 
 @pytest.fixture
 def all_again(monkeypatch):
-    """Have even the smallest values made again."""
+    """Have even the smallest values made again, whatever the step."""
     monkeypatch.setattr(remade, "LARGE", 1)
+    monkeypatch.setattr(remade, "_is_affine", lambda *_: True)
 
 
 def same_cell(name, reverse=False, units=64):
@@ -212,7 +213,7 @@ def test_what_the_engine_lacks_is_walked_one_by_one(all_again):
     on_both(step, *given, native_loops=0)
 
 
-def test_a_maker_knows_products_and_takes_what_carries_it_needs():
+def test_a_maker_knows_products_and_takes_what_carries_it_needs(all_again):
     def step(w, c, h, x):
         u = h @ w
         return [c * 0.5 + u + x, jnp.tanh(u), c]
@@ -221,9 +222,18 @@ def test_a_maker_knows_products_and_takes_what_carries_it_needs():
     jaxpr, _ = flat.trace(step, avals)
     w, c, h, x = jaxpr.invars
     carries = {c: jaxpr.outvars[0], h: jaxpr.outvars[1]}
-    part, own, known = remade.step_of(jaxpr, [c], [w], carries, [x])
-    assert own == [c]  # and not h, which only the product reads
-    assert [v.aval.shape for v in known] == [(2,), (2,)]
-    assert all(eqn.primitive.name != "dot_general" for eqn in part.eqns)
-    out = flat.as_fun(part)(*avals[:2], *avals[:2][1:] * 2)
+    making = remade.making(jaxpr, [c], [w], carries, [x])
+    assert making.carry == [c]  # and not h, which only the product reads
+    assert [v.aval.shape for v in making.known] == [(2,), (2,)]
+    assert all(eqn.primitive.name != "dot_general" for eqn in making.step.eqns)
+    weights, *vectors = avals
+    out = flat.as_fun(making.step)(weights, *vectors)
     np.testing.assert_array_equal(out[0], np.full(2, 2.5, np.float32))
+
+
+def test_what_is_nonlinear_in_the_carry_is_kept():
+    """Rounded otherwise, a chaotic one would end up anywhere."""
+    jaxpr, _ = flat.trace(lambda h, x: 4 * h * (1 - h) + x, [jnp.ones(5000)] * 2)
+    h, x = jaxpr.invars
+    making = remade.making(jaxpr, [h], [], {h: jaxpr.outvars[0]}, [x])
+    assert making.values == []

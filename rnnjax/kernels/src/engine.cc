@@ -156,7 +156,8 @@ class Walk {
     }
   }
 
-  // Stands before the first step of these rows.
+  // Stands before the first step of these rows, with all inputs and outputs
+  // where the call has them. They can be elsewhere; then `resolve`.
   void start(int64_t first, int64_t count) {
     first_ = first;
     count_ = count;
@@ -175,15 +176,12 @@ class Walk {
       const Output& output = p_.output[i];
       outputs_[i] = in_call(call_.outputs[i], output.size, output.flags);
     }
-    resolve();
   }
 
-  // Has what is at these numbers read and written here, in place of where the
-  // call has it.
   Timed* inputs() { return inputs_; }
   Timed* outputs() { return outputs_; }
 
-  // Finds all operands again.
+  // Finds all operands.
   void resolve() {
     for (int parity = 0; parity < 2; ++parity) resolve(parity);
   }
@@ -229,6 +227,7 @@ class Walk {
   float* record(int64_t row) const { return records_ + row * e_.record(); }
 
   Timed in_call(const void* base, int64_t size, int64_t flags) const {
+    if (base == nullptr) return {};
     const int64_t row = p_.length * size * (flags ? 1 : sizeof(float));
     return {static_cast<char*>(const_cast<void*>(base)) + first_ * row, row};
   }
@@ -582,6 +581,7 @@ class LoopPass {
     Walk walk(engine_, together);
     for (int64_t first = begin; first < end; first += together) {
       walk.start(first, std::min(together, end - first));
+      walk.resolve();
       walk.go(call_.program.length);
       walk.finish();
     }
