@@ -3,6 +3,7 @@
 A slice is another place to read, and a part of a concatenation another place to write.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -104,13 +105,9 @@ def gathered(
         return one._replace(size=order.size, splat=one.splat or order.size > 1)
     spread = splats[1:]  # all elements of such an operand are the same
     follows = ((np.diff(order) == 1) | spread) & (np.diff(operand) == 0)
-    ends = [*(np.flatnonzero(~follows) + 1), order.size]
-    first, pieces = 0, []
-    for end in ends:
-        pieces.append(read(order[first], end - first))
-        first = end
-    if len(pieces) == 1:
-        return pieces[0]
+    firsts = [0, *(np.flatnonzero(~follows) + 1)]
+    if len(firsts) == 1:
+        return read(order[0], order.size)
     whole = Ref(v, 0, order.size)
     used = sorted(set((operand - 1).tolist()))
     one = len(used) == 1 and not refs[used[0]].splat
@@ -120,9 +117,10 @@ def gathered(
         ins = read(order[0], count), *(Ref(float(n), splat=True) for n in sizes)
         nodes.append(Node(BLOCK, op, whole, ins))
         return whole
-    if len(pieces) <= 16 and (not one or any(p.size > 1 for p in pieces)):
+    if len(firsts) <= 16 and (not one or len(firsts) < order.size):
         at = 0
-        for piece in pieces:
+        for first, end in itertools.pairwise([*firsts, order.size]):
+            piece = read(order[first], end - first)
             # What is a piece twice may have gone to the place of the first.
             root, start, _, _ = places.get(piece.root, Ref(piece.root))
             piece = piece._replace(root=root, offset=start + piece.offset)
