@@ -59,6 +59,7 @@ INTERNAL = {
     "rnnjax.kernels.primitives",
     "rnnjax.kernels.products",
     "rnnjax.kernels.reference",
+    "rnnjax.kernels.remade",
     "rnnjax.kernels.shared_memory",
     "rnnjax.kernels.steps",
     "rnnjax.kernels.translation",
