@@ -33,9 +33,15 @@ _FEW_ROWS = 5
 
 
 def _native(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
-    if operands[loop.shared].shape[0] < _FEW_ROWS:
-        return apart.walk(operands, loop, _walked)
-    return _walked(*operands, loop=loop)
+    return _parted(operands, loop, _walked, operands[loop.shared].shape[0])
+
+
+def _parted(
+    operands: Sequence[Any], loop: loops.Loop, inner: Callable, batch: int
+) -> Sequence[Any]:
+    if batch < _FEW_ROWS:
+        return apart.walk(operands, loop, inner)
+    return inner(*operands, loop=loop)
 
 
 def _walked(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
@@ -53,38 +59,34 @@ def _remade(
     *operands: Any, loop: loops.Loop, maker: loops.Loop, places: Sequence[int]
 ) -> Sequence[Any]:
     given, own = remade.parted(operands, loop, maker, places)
-    try:
-        making = _assembled(maker)
-        _assembled(loop)
-    except assembly.Unknown:
-        making = {"loop": loop, "maker": maker, "places": places}
-        return remade.one_by_one(_native, *operands, **making)
-    batch = given[maker.shared].shape[0]
+    first = jax.typeof(given[maker.shared])
 
     def walked(*own, loop):
-        program = _assembled(loop)
-        numbers = [i for i, o in enumerate(own) if not isinstance(o, remade.Promised)]
+        making, program = _assembled(maker), _assembled(loop)
+        there = [i for i, o in enumerate(own) if not isinstance(o, remade.Promised)]
         call = jax.ffi.ffi_call(
             native.REMADE_LOOP,
-            loops.shapes_like(jax.typeof(given[maker.shared]), loop),
+            loops.shapes_like(first, loop),
             input_output_aliases={
-                len(given) + numbers.index(i): out for i, out in program.aliases.items()
+                len(given) + there.index(i): out for i, out in program.aliases.items()
             },
         )
         return call(
             *given,
-            *(own[i] for i in numbers),
+            *(own[i] for i in there),
             maker_code=making.code,
             maker_numbers=making.numbers,
             code=program.code,
             numbers=program.numbers,
             places=np.array(places, np.int64),
-            batch=batch,
+            batch=first.shape[0],
         )
 
-    return (
-        apart.walk(own, loop, walked) if batch < _FEW_ROWS else walked(*own, loop=loop)
-    )
+    try:
+        return _parted(own, loop, walked, first.shape[0])
+    except assembly.Unknown:
+        both = {"loop": loop, "maker": maker, "places": places}
+        return remade.one_by_one(_native, *operands, **both)
 
 
 _scan = mlir.lower_fun(loops.reference, multiple_results=True)

@@ -203,15 +203,25 @@ def test_vectors_of_weights_of_its_own_for_each_member(all_again):
     assert_close(gradients(cell), gradients(other))
 
 
-def test_what_the_engine_lacks_is_walked_one_by_one(all_again):
-    """A product of values over two axes of each has no instruction on the way back."""
+@jax.custom_jvp
+def _twice(x):
+    return 2.0 * x
 
-    def step(params, carry, z):
-        carry = carry * params[:, None] + jnp.cumsum(z)
-        return carry, jnp.sort(carry, axis=0)
 
-    given = draw(0, (3,)), draw(1, (3, 2)), draw(2, (3, 4, 2))
-    on_both(step, *given, native_loops=0)
+@_twice.defjvp
+def _twice_jvp(primals, tangents):
+    return _twice(*primals), jax.lax.cumsum(*tangents)
+
+
+def test_a_way_back_that_the_engine_lacks_is_walked_after_the_maker(all_again):
+    """The derivative alone has an operation that it does not know."""
+
+    def step(params, carry, x):
+        carry = params * carry + _twice(x)
+        return carry, carry * carry
+
+    # Those of the value and of the maker.
+    on_both(step, draw(0, (3,)), draw(1, (3,)), draw(2, (3, 4, 3)), native_loops=2)
 
 
 def test_a_maker_knows_products_and_takes_what_carries_it_needs(all_again):
