@@ -192,6 +192,7 @@ def without_transposes(jaxpr: Any) -> Any:
     """A flat jaxpr that turns no product round whose factors can change places.
 
     JAX writes the gradient of a factor so: a product, whose axes are then exchanged.
+    One that something else reads too stays as it is.
 
     >>> import jax, jax.numpy as jnp
     >>> from rnnjax.kernels import flat
@@ -203,9 +204,12 @@ def without_transposes(jaxpr: Any) -> Any:
     ['dot_general']
     """
     makers = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    read = [v for eqn in jaxpr.eqns for v in variables(eqn.invars)]
+    reads = collections.Counter([*read, *variables(jaxpr.outvars)])
     eqns = []
     for eqn in jaxpr.eqns:
-        made = makers.get(eqn.invars[0]) if eqn.primitive.name == "transpose" else None
+        once = eqn.primitive.name == "transpose" and reads[eqn.invars[0]] == 1
+        made = makers.get(eqn.invars[0]) if once else None
         if made is not None and eqn.params["permutation"] == _exchanged(made):
             numbers = tuple(pair[::-1] for pair in made.params["dimension_numbers"])
             params = made.params | {"dimension_numbers": numbers}

@@ -145,6 +145,17 @@ def test_blocks_of_weights_and_several_vectors(product, weights_first, weights, 
     on_both(step, draw(0, weights), draw(1, state), draw(2, (3, 4, *state)))
 
 
+def test_products_change_the_places_of_their_factors_in_place_of_their_axes():
+    def step(params, memory, x):
+        blocks = jnp.einsum("bi,bj->bij", x, params)
+        turned = jnp.einsum("bij,bkj->bki", memory, memory)
+        memory = jnp.tanh(memory + blocks.transpose(0, 2, 1) + turned)
+        both = jnp.einsum("bi,bj->bij", x, x * params)
+        return memory, (both.sum(axis=2), (both.transpose(0, 2, 1) * memory).sum())
+
+    on_both(step, draw(0, (2, 5)), draw(1, (2, 5, 5)), draw(2, (3, 4, 2, 5)))
+
+
 def test_a_scan_within_a_step():
     def step(params, h, x):
         def layer(below, part):
