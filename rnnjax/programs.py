@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Primitive, jaxpr_as_fun
+from jax.interpreters import ad
 
 
 class Closed(NamedTuple):
@@ -74,6 +75,30 @@ def compiled(primitive: Primitive) -> Callable:
             return jitted(tuple(params.items()))(*operands)
 
     return run
+
+
+def jvp_of_moving(fun: Callable, primals: Sequence, tangents: Sequence) -> Any:
+    """`jax.jvp` with tangents that may be symbolic zeros.
+
+    It is traced for the operands that have a tangent only.
+
+    >>> import jax.numpy as jnp
+    >>> from jax.interpreters import ad
+    >>> from rnnjax import programs
+    >>> still = ad.Zero.from_primal_value(2.0)
+    >>> programs.jvp_of_moving(jnp.multiply, (3.0, 2.0), (1.0, still))
+    (Array(6., dtype=float32, weak_type=True), Array(2., dtype=float32, weak_type=True))
+    """
+    moving = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
+
+    def of_moving(*operands):
+        every = list(primals)
+        for i, operand in zip(moving, operands, strict=True):
+            every[i] = operand
+        return fun(*every)
+
+    at, d = ([a[i] for i in moving] for a in (primals, tangents))
+    return jax.jvp(of_moving, at, d)
 
 
 def mapped_size(operands: Sequence[Any], dims: Sequence[int | None]) -> int:

@@ -7,7 +7,7 @@ With few rows both are one product over all steps; with many, the weights are re
 all rows at once, and the results had better never be in memory.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -82,10 +82,10 @@ class _Found(NamedTuple):
     last: dict[Any, Any]  # of the others those that only go out, with the vectors
 
 
-def _found(loop: Loop, promised: Collection[Any] = ()) -> _Found:
+def _found(loop: Loop, promised: set[Any]) -> _Found:
     step = loop.step
     shared, _, _, xs = loop.parts(step.invars)
-    there = {*shared, *xs} - set(promised)
+    there = {*shared, *xs} - promised
     reads, products = set(step.outvars[: loop.carry]), {}
     for eqn in step.eqns:
         read = flat.variables(eqn.invars)

@@ -24,6 +24,7 @@ from jax.experimental import rnn
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from rnnjax import programs
 from rnnjax.kernels import primitives
 from rnnjax.kernels.cudnn_layout import flatten_weights
 from rnnjax.kernels.equations import Equations
@@ -156,7 +157,7 @@ def _linear_jvp(
     cell: Equations,
 ) -> tuple[Any, Any]:
     fun = functools.partial(fun, cell=cell)
-    moved = primitives.tangents_of_moving(fun, primals, tangents)
+    moved = programs.jvp_of_moving(fun, primals, tangents)[1]
     return primitive.bind(*primals, cell=cell), moved
 
 

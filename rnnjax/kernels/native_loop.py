@@ -33,10 +33,10 @@ _FEW_ROWS = 5
 
 
 def _native(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
-    return _parted(operands, loop, _walked, operands[loop.shared].shape[0])
+    return _few_apart(operands, loop, _walked, operands[loop.shared].shape[0])
 
 
-def _parted(
+def _few_apart(
     operands: Sequence[Any], loop: loops.Loop, inner: Callable, batch: int
 ) -> Sequence[Any]:
     if batch < _FEW_ROWS:
@@ -83,25 +83,21 @@ def _remade(
         )
 
     try:
-        return _parted(own, loop, walked, first.shape[0])
+        return _few_apart(own, loop, walked, first.shape[0])
     except assembly.Unknown:
         both = {"loop": loop, "maker": maker, "places": places}
         return remade.one_by_one(_native, *operands, **both)
 
 
-_scan = mlir.lower_fun(loops.reference, multiple_results=True)
-for _primitive in (loops.loop_p, loops.tangent_p):
+for _primitive, _run, _reference in (
+    (loops.loop_p, _native, loops.reference),
+    (loops.tangent_p, _native, loops.reference),
+    (remade.remade_p, _remade, remade.reference),
+):
+    _scan = mlir.lower_fun(_reference, multiple_results=True)
     mlir.register_lowering(
-        _primitive, native.lowering(_native, loops.reference, _scan), platform="cpu"
+        _primitive, native.lowering(_run, _reference, _scan), platform="cpu"
     )
-_one_by_one = functools.partial(remade.one_by_one, loops.reference)
-mlir.register_lowering(
-    remade.remade_p,
-    native.lowering(
-        _remade, _one_by_one, mlir.lower_fun(_one_by_one, multiple_results=True)
-    ),
-    platform="cpu",
-)
 
 
 def reason(params: Any, carry: Any, xs: Any) -> str:

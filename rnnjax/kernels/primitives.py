@@ -32,7 +32,7 @@ from rnnjax.kernels import reference, steps
 from rnnjax.kernels.equations import Equations
 from rnnjax.kernels.products import weight_product
 from rnnjax.kernels.reference import name_operands, name_tangents, split_residuals
-from rnnjax.programs import bind_each, compiled, mapped_size
+from rnnjax.programs import bind_each, compiled, jvp_of_moving, mapped_size
 
 
 def make_primitive(name: str) -> Primitive:
@@ -102,28 +102,13 @@ def _is_zero(tangent: Any) -> bool:
     return type(tangent) is ad.Zero
 
 
-def tangents_of_moving(fun: Any, primals: Sequence, tangents: Sequence) -> Any:
-    """The tangent of ``fun``, which is traced for the operands that have one only."""
-    moving = [i for i, tangent in enumerate(tangents) if not _is_zero(tangent)]
-
-    def of_moving(*operands):
-        every = list(primals)
-        for i, operand in zip(moving, operands, strict=True):
-            every[i] = operand
-        return fun(*every)
-
-    return jax.jvp(
-        of_moving, [primals[i] for i in moving], [tangents[i] for i in moving]
-    )[1]
-
-
 def _value_jvp(
     primals: Sequence, tangents: Sequence, *, cell: Equations, residuals: bool
 ) -> tuple[list, list]:
     out = value_p.bind(*primals, cell=cell, residuals=True)
     if residuals:
         fun = functools.partial(reference.value, cell=cell, residuals=True)
-        return out, tangents_of_moving(fun, primals, tangents)
+        return out, jvp_of_moving(fun, primals, tangents)[1]
     n = 1 + cell.carries
     out, saved, previous = out[:n], out[n], out[n + 1 :]
     at, d = name_operands(cell, primals), name_operands(cell, tangents)
@@ -205,7 +190,7 @@ def _linear_jvp(
         moved = map(ad.instantiate_zeros, linear)
         return out, primitive.bind(*primals[:n], *moved, cell=cell)
     fun = functools.partial(fun, cell=cell)
-    return out, tangents_of_moving(fun, primals, tangents)
+    return out, jvp_of_moving(fun, primals, tangents)[1]
 
 
 def _transpose(

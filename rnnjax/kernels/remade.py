@@ -20,7 +20,6 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jax.interpreters import ad, batching, mlir
 from jax.interpreters import partial_eval as pe
@@ -28,7 +27,7 @@ from jax.interpreters import partial_eval as pe
 from rnnjax import structure
 from rnnjax.kernels import flat, loops
 from rnnjax.kernels.loops import Loop
-from rnnjax.programs import bind_each, mapped_size
+from rnnjax.programs import bind_each, jvp_of_moving, mapped_size
 
 # Numbers of a row's step that are better made again than kept.
 LARGE = 4096
@@ -231,6 +230,9 @@ def one_by_one(
     return walk(*own, loop=loop)
 
 
+reference = functools.partial(one_by_one, loops.reference)
+
+
 def _shapes(*operands: Any, loop: Loop, maker: Loop, places: Sequence[int]) -> Any:
     return loops.shapes_like(operands[maker.shared], loop)
 
@@ -256,17 +258,7 @@ def _jvp(
         return bind(*primals), bind(*moved)
     loop = loop._replace(linear=())
     run = functools.partial(one_by_one, loops.bound, loop=loop, **making)
-    moving = [i for i, one in enumerate(zero) if not one]
-
-    def of_moving(*given):
-        every = list(primals)
-        for i, a in zip(moving, given, strict=True):
-            every[i] = a
-        return run(*every)
-
-    return jax.jvp(
-        of_moving, [primals[i] for i in moving], [tangents[i] for i in moving]
-    )
+    return jvp_of_moving(run, primals, tangents)
 
 
 ad.primitive_jvps[remade_p] = _jvp
@@ -295,5 +287,4 @@ def _batch(
 
 
 batching.primitive_batchers[remade_p] = _batch
-_reference = functools.partial(one_by_one, loops.reference)
-mlir.register_lowering(remade_p, mlir.lower_fun(_reference, multiple_results=True))
+mlir.register_lowering(remade_p, mlir.lower_fun(reference, multiple_results=True))
