@@ -82,10 +82,10 @@ def jvp_of_moving(fun: Callable, primals: Sequence, tangents: Sequence) -> Any:
 
     It is traced for the operands that have a tangent only.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> from jax.interpreters import ad
     >>> from rnnjax import programs
-    >>> still = ad.Zero.from_primal_value(2.0)
+    >>> still = ad.Zero(jax.typeof(2.0))
     >>> programs.jvp_of_moving(jnp.multiply, (3.0, 2.0), (1.0, still))
     (Array(6., dtype=float32, weak_type=True), Array(2., dtype=float32, weak_type=True))
     """

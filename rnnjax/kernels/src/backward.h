@@ -25,12 +25,7 @@ class BackwardPass {
     pack();
     const int64_t cost = width_ * p_.size.hidden + 24 * Layout::kSums * padded_;
     schedule_ = make_schedule(p_.size, p_.mask, cost, host_);
-    host_.run(
-        schedule_.tasks,
-        [](void* self, int64_t task) {
-          static_cast<BackwardPass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, schedule_.tasks, [this](int64_t task) { walk(task); });
   }
 
  private:
@@ -44,13 +39,11 @@ class BackwardPass {
 
   void pack() {
     w_hh_ = take<float>(host_, padded_ * width_);
-    const auto body = [](void* self, int64_t panel) {
-      static_cast<BackwardPass*>(self)->pack_panel(panel);
-    };
+    const auto body = [this](int64_t panel) { pack_panel(panel); };
     if (padded_ * width_ >= kWorthDividedPacking) {
-      host_.run(cut_.panels, body, this);
+      divide(host_, cut_.panels, body);
     } else {
-      for (int64_t panel = 0; panel < cut_.panels; ++panel) body(this, panel);
+      for (int64_t panel = 0; panel < cut_.panels; ++panel) body(panel);
     }
   }
 

@@ -22,12 +22,7 @@ class CrossEntropyPass {
     int64_t tasks = 1;
     if (p_.rows * p_.columns >= kWorthDividedRows) tasks = host_.threads();
     tasks_ = tasks < p_.rows ? tasks : p_.rows;
-    host_.run(
-        tasks_,
-        [](void* self, int64_t task) {
-          static_cast<CrossEntropyPass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, tasks_, [this](int64_t task) { walk(task); });
   }
 
  private:

@@ -67,10 +67,7 @@ class Engine {
       for (int64_t i = 0; i < p_.weights; ++i) pack(i);
       return;
     }
-    host_.run(
-        p_.weights,
-        [](void* self, int64_t i) { static_cast<Engine*>(self)->pack(i); },
-        this);
+    divide(host_, p_.weights, [this](int64_t i) { pack(i); });
   }
 
   // How many rows of a task are walked at the same time.
@@ -565,12 +562,7 @@ class LoopPass {
     const Program& p = call_.program;
     schedule_ =
         make_schedule({call_.batch, p.length, 0, 0}, nullptr, p.cost, host_);
-    host_.run(
-        schedule_.tasks,
-        [](void* self, int64_t task) {
-          static_cast<LoopPass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, schedule_.tasks, [this](int64_t task) { walk(task); });
   }
 
  private:
@@ -610,12 +602,7 @@ class RemadePass {
     const Program &maker = call_.maker.program, &loop = call_.loop.program;
     schedule_ = make_schedule({call_.loop.batch, loop.length, 0, 0}, nullptr,
                               2 * maker.cost + loop.cost, host_);
-    host_.run(
-        schedule_.tasks,
-        [](void* self, int64_t task) {
-          static_cast<RemadePass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, schedule_.tasks, [this](int64_t task) { walk(task); });
   }
 
  private:

@@ -33,12 +33,7 @@ class ForwardPass {
         Cell::kColumns * size.hidden * (size.input + size.hidden) +
         24 * Layout::kSums * padded_;  // the activations
     schedule_ = make_schedule(size, p_.mask, cost, host_);
-    host_.run(
-        schedule_.tasks,
-        [](void* self, int64_t task) {
-          static_cast<ForwardPass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, schedule_.tasks, [this](int64_t task) { walk(task); });
   }
 
  private:
@@ -63,14 +58,12 @@ class ForwardPass {
         (size.input + size.hidden) * width >= kWorthDividedPacking;
     for_products<Cell>([&](auto product) {
       using P = decltype(product);
-      const auto body = [](void* self, int64_t panel) {
-        static_cast<ForwardPass*>(self)->template pack_panel<P>(panel);
-      };
+      const auto body = [this](int64_t panel) { pack_panel<P>(panel); };
       const int64_t panels = cut<P>().panels;
       if (divided) {
-        host_.run(panels, body, this);
+        divide(host_, panels, body);
       } else {
-        for (int64_t panel = 0; panel < panels; ++panel) body(this, panel);
+        for (int64_t panel = 0; panel < panels; ++panel) body(panel);
       }
     });
   }

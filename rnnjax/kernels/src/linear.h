@@ -5,6 +5,7 @@
 #ifndef RNNJAX_LINEAR_H_
 #define RNNJAX_LINEAR_H_
 
+#include "memory.h"
 #include "problem.h"
 #include "vector.h"
 
@@ -49,12 +50,7 @@ class LinearPass {
       const int64_t wanted = (host_.threads() + p_.rows - 1) / p_.rows;
       parts_ = wanted < pieces_ ? wanted : pieces_;
     }
-    host_.run(
-        p_.rows * parts_,
-        [](void* self, int64_t task) {
-          static_cast<LinearPass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, p_.rows * parts_, [this](int64_t task) { walk(task); });
   }
 
  private:

@@ -1,4 +1,4 @@
-// Small helpers over the call's own memory.
+// Small helpers over the call's own memory and threads.
 
 #ifndef RNNJAX_MEMORY_H_
 #define RNNJAX_MEMORY_H_
@@ -14,6 +14,17 @@ inline constexpr int64_t kWorthDividedPacking = 1 << 17;
 template <class T>
 T* take(Host& host, int64_t count) {
   return static_cast<T*>(host.allocate(sizeof(T) * count));
+}
+
+// Calls body(index) for all indices below `count`, divided over the threads.
+template <class Body>
+void divide(Host& host, int64_t count, Body body) {
+  host.run(
+      count,
+      [](void* context, int64_t index) {
+        (*static_cast<Body*>(context))(index);
+      },
+      &body);
 }
 
 template <class From, class To>

@@ -31,12 +31,7 @@ class WeightGradientPass {
                             row_blocks(p_.inputs), host_);
     by_panels_ = division.by_panels;
     tasks_ = division.tasks;
-    host_.run(
-        tasks_,
-        [](void* self, int64_t task) {
-          static_cast<WeightGradientPass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, tasks_, [this](int64_t task) { walk(task); });
   }
 
  private:

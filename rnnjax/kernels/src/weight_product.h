@@ -30,12 +30,7 @@ class WeightProductPass {
                             count_, host_);
     by_panels_ = division.by_panels;
     tasks_ = division.tasks;
-    host_.run(
-        tasks_,
-        [](void* self, int64_t task) {
-          static_cast<WeightProductPass*>(self)->walk(task);
-        },
-        this);
+    divide(host_, tasks_, [this](int64_t task) { walk(task); });
   }
 
  private:
