@@ -20,8 +20,11 @@ namespace rnnjax::RNNJAX_ISA {
 inline constexpr int64_t kStripSize = 1024;
 
 // Rows that are walked at the same time keep their values in the second-level
-// cache, together with weights of the usual sizes. Where there are weights, as
-// many rows as a register block has go together even if they do not fit.
+// cache, together with weights of the usual sizes. Larger weights are read from
+// further away in each step, once for all these rows, so that there are as many
+// as have no more values than there are weights. Where there are weights at
+// all, as many rows as a register block has go together even if they do not
+// fit.
 inline constexpr int64_t kRowFloats = 1 << 16;
 
 // Numbers that one loop makes again for another, 512 KB, and their steps: at
@@ -72,9 +75,15 @@ class Engine {
 
   // How many rows of a task are walked at the same time.
   int64_t together(int64_t rows) const {
-    const int64_t block = p_.weights > 0 ? kRows : 1;
-    const int64_t most = kRowFloats / record() / block * block;
-    return std::min(rows, std::max(most, block));
+    int64_t weights = 0;
+    for (int64_t i = 0; i < p_.weights; ++i) {
+      weights += p_.weight[i].k * p_.weight[i].n;
+    }
+    const int64_t least = p_.weights > 0 ? kRows : 1;
+    const int64_t most =
+        std::max(std::max(kRowFloats, weights) / record(), least);
+    const int64_t groups = (rows + most - 1) / most;
+    return (rows + groups - 1) / groups;
   }
 
  private:
