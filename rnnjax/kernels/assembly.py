@@ -14,8 +14,10 @@ from rnnjax.kernels import flat
 from rnnjax.kernels.fusions import fused, joined, needed
 from rnnjax.kernels.layout import (
     FILLED,
+    INPUT,
     NONE,
     NUMBER,
+    OUTPUT,
     STORED,
     TEMPORARY,
     Layout,
@@ -98,7 +100,7 @@ class _Code:
     def load(self) -> None:
         """Copy the inputs that cannot be read where they are."""
         for op, out, source, size in self.layout.loads:
-            self._block(size, [(op, out, source)])
+            self._block(size, [(op, False, out, source)])
 
     def add(self, group: list[Node]) -> None:
         """Do one node, or a block of them."""
@@ -128,10 +130,10 @@ class _Code:
         for op, out, r in self.layout.copies:
             place, instructions = self._operand(r), copied.setdefault(r.size, [])
             if r.splat and place[0] not in (NUMBER, FILLED):
-                instructions.append(("splat", (TEMPORARY, 0, 0), place))
+                instructions.append(("splat", False, (TEMPORARY, 0, 0), place))
                 place = (TEMPORARY, 0, 0)
                 self.temporaries = max(self.temporaries, 1)
-            instructions.append((op, out, place))
+            instructions.append((op, False, out, place))
         for width, instructions in copied.items():
             self._block(width, instructions)
 
@@ -177,10 +179,12 @@ class _Code:
 
     def _block(self, width: int, instructions: list[Any]) -> None:
         self._emit((BLOCK, width, len(instructions)))
-        for op, out, *ins in instructions:
-            ins = [*ins, *[(NONE, 0, 0)] * (OPERANDS - len(ins))]
+        for op, part, *places in instructions:
+            # What comes after these elements is another's.
+            exactly = part or any(kind in (INPUT, OUTPUT) for kind, _, _ in places)
+            places += [(NONE, 0, 0)] * (1 + OPERANDS - len(places))
             number = self.operations.index(op)
-            self.code.extend((number, *out, *(x for i in ins for x in i)))
+            self.code.extend((number, int(exactly), *(x for p in places for x in p)))
         self.cost += width * len(instructions) * 2
 
     def _product(self, node: Node, out: Place) -> None:
@@ -203,7 +207,10 @@ def _form(v: Any) -> tuple[int, int]:
 def _block(
     group: list[Node], space: dict[Any, Place], operand: Callable[..., Place]
 ) -> tuple[list[Any], int]:
-    """The instructions of a block, and how many temporaries they take."""
+    """The instructions of a block, and how many temporaries they take.
+
+    Each is an operation, whether it makes a part of a variable, and its places.
+    """
     temporaries: dict[Any, int] = {}
     free: list[int] = []
     used = 0
@@ -227,7 +234,7 @@ def _block(
             if r.splat and place[0] not in (NUMBER, FILLED):
                 t = take()
                 spread.append(t)
-                instructions.append(("splat", (TEMPORARY, t, 0), place))
+                instructions.append(("splat", False, (TEMPORARY, t, 0), place))
                 place = (TEMPORARY, t, 0)
             ins.append(place)
         free.extend(spread)
@@ -235,7 +242,8 @@ def _block(
         free.extend(temporaries[v] for v in dict.fromkeys(over))
         if n.out.root not in space:
             temporaries[n.out.root] = take()
-        instructions.append((n.op, operand(n.out, temporaries), *ins))
+        part = n.out.size < n.out.root.aval.size
+        instructions.append((n.op, part, operand(n.out, temporaries), *ins))
         if n.out.root in temporaries and n.out.root not in ends:
             free.append(temporaries[n.out.root])
     return instructions, used

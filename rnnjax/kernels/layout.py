@@ -8,7 +8,17 @@ import numpy as np
 
 from rnnjax.kernels.lifetimes import Lifetimes
 from rnnjax.kernels.loops import Loop
-from rnnjax.kernels.nodes import BLOCK, LANES, PRODUCT, Node, Ref, ref_of, up
+from rnnjax.kernels.nodes import (
+    BLOCK,
+    BY_ROWS,
+    GATHER,
+    LANES,
+    PRODUCT,
+    Node,
+    Ref,
+    ref_of,
+    up,
+)
 
 # Where an operand is, as in rnnjax/kernels/src/program.h.
 NONE, STORED, NOW, NEXT, TEMPORARY, SHARED, FILLED, NUMBER, INPUT, OUTPUT = range(-1, 9)
@@ -62,9 +72,10 @@ def lay_out(loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]) -> Lay
         kind, memory = (STORED, stored) if v in in_place else (NOW, carries)
         space[v] = (kind, 0, memory.take(v.aval.size))
     space |= {made: space[v] for v, made in in_place.items()}
-    copies = list(_results(loop, nodes, places, in_place, space))
+    by_vectors = _by_vectors(nodes)
+    copies = list(_results(loop, nodes, places, by_vectors, in_place, space))
     reads = [r for n in nodes for r in n.ins] + [r for _, _, r in copies]
-    loads = list(_inputs(loop, nodes, xs, reads, stored, space))
+    loads = list(_inputs(loop, xs, by_vectors, stored, space))
     for v in rows:
         space[v] = (STORED, 0, stored.take(v.aval.size))
     read = {r.root for r in reads}
@@ -120,22 +131,29 @@ def _shared_places(
     return found
 
 
+def _by_vectors(nodes: list[Node]) -> set[Any]:
+    """The variables that are read or written past their end, to that of a vector."""
+    refs: list[Ref] = []
+    for node in nodes:
+        if node.kind in (PRODUCT, GATHER):
+            refs.append(node.out)
+        if node.kind == PRODUCT and node.details[0] is not None:
+            refs.append(node.details[0])
+        if node.kind == BLOCK and node.op in BY_ROWS:
+            refs += node.ins
+    return {r.root for r in refs if not r.splat and (r.offset % LANES or r.size % LANES)}
+
+
 def _results(
     loop: Loop,
     nodes: list[Node],
     places: dict[Any, Ref],
+    by_vectors: Container[Any],
     in_place: Container[Any],
     space: dict[Any, Place],
 ) -> Iterator[tuple[str, Place, Ref]]:
     """Have carries and outputs written where they are to be; the rest is copied."""
     produced = {n.out.root for n in nodes}
-    starts = [r for n in nodes for r in n.ins if n.kind != PRODUCT]
-    starts += [
-        n.details[0] for n in nodes if n.kind == PRODUCT and n.details[0] is not None
-    ]
-    awkward = {
-        r.root for r in starts if not r.splat and (r.offset % LANES or r.size % LANES)
-    }
 
     def whole(r):
         made = not r.splat and r.root in produced and r.root not in space
@@ -153,7 +171,7 @@ def _results(
     for i, v in enumerate(outvars[loop.carry :], loop.carry):
         r = ref_of(v, places)
         flags = v.aval.dtype == np.bool_
-        if whole(r) and r.size % LANES == 0 and not flags and r.root not in awkward:
+        if whole(r) and not flags and r.root not in by_vectors:
             space[r.root] = (OUTPUT, i, 0)
         else:
             yield "store_flags" if flags else "copy", (OUTPUT, i, 0), r
@@ -161,25 +179,18 @@ def _results(
 
 def _inputs(
     loop: Loop,
-    nodes: list[Node],
     xs: list[Any],
-    reads: list[Ref],
+    by_vectors: Container[Any],
     stored: Memory,
     space: dict[Any, Place],
 ) -> Iterator[tuple[str, Place, Place, int]]:
-    """Have inputs over time read where they are, if vectors end where they end."""
-    multiplied = [r for n in nodes if n.kind == PRODUCT for r, _, _ in n.details[1]]
+    """Have inputs over time read where they are, if that is no more than there is."""
     for i, v in enumerate(xs, len(loop.step.invars) - len(xs)):
-        direct = v.aval.dtype == np.float32 and all(
-            r.splat or not (v.aval.size % LANES or r.offset % LANES or r.size % LANES)
-            for r in reads
-            if r.root is v and not any(r is p for p in multiplied)
-        )
-        if direct:
+        if v.aval.dtype == np.float32 and v not in by_vectors:
             space[v] = (INPUT, i, 0)
         else:
             space[v] = (STORED, 0, stored.take(v.aval.size))
-            op = "load_flags" if v.aval.dtype == np.bool_ else "load"
+            op = "load_flags" if v.aval.dtype == np.bool_ else "copy"
             yield op, space[v], (INPUT, i, 0), v.aval.size
 
 

@@ -180,14 +180,17 @@ def _placed(
     root = piece.root
     if piece.splat or isinstance(root, float) or root is v:
         return False
-    if piece.offset or at % LANES:
-        return False
-    if piece.size % LANES and at + piece.size < whole:
+    if piece.offset:
         return False
     makers = [i for i, node in enumerate(nodes) if node.out.root is root]
     if len(makers) != 1 or nodes[makers[0]].out.size != piece.size:
         return False
-    if nodes[makers[0]].kind not in (BLOCK, PRODUCT):
+    kind = nodes[makers[0]].kind
+    if kind not in (BLOCK, PRODUCT):
+        return False
+    # A product is written in whole vectors.
+    last = at + piece.size == whole
+    if kind == PRODUCT and (at % LANES or (piece.size % LANES and not last)):
         return False
     there = Ref(v, at, piece.size)
 

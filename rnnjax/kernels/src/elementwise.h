@@ -11,9 +11,11 @@
 namespace rnnjax::RNNJAX_ISA {
 
 // A strip: `rows` rows of `width` elements from a column on, the last vector of
-// a row perhaps not whole.
+// a row perhaps not whole. What comes after it is padding, or another's if no
+// more may be read and written than `exactly` these.
 struct Strip {
   int64_t rows, width, column = 0;
+  bool exactly = false;
 };
 
 // Where the strip of a value begins, and the bytes to its next row and element.
@@ -147,35 +149,29 @@ struct Row {
   RNNJAX_INLINE Row(At strip, int64_t r)
       : at(strip.start + r * strip.row), step(strip.column * kLanes) {}
   RNNJAX_INLINE float* next() {
-    float* const vector = reinterpret_cast<float*>(at);
+    float* const vector = here();
     at += step;
     return vector;
   }
+  RNNJAX_INLINE float* here() const { return reinterpret_cast<float*>(at); }
 };
 
 template <class F, class... Operand>
 RNNJAX_INLINE void map(Strip strip, const F& f, At out, Operand... operand) {
+  const int last = strip.exactly ? strip.width % kLanes : 0;
   for (int64_t r = 0; r < strip.rows; ++r) {
     const auto along = [&](Row to, auto... row) RNNJAX_LAMBDA {
-      for (int64_t c = 0; c < strip.width; c += kLanes) {
+      for (int64_t c = last; c < strip.width; c += kLanes) {
         store(to.next(), f(load(row.next())...));
       }
+      if (last) store(to.here(), f(load(row.here(), last)...), last);
     };
     along(Row(out, r), Row(operand, r)...);
   }
 }
 
-// Operations that read or write no more than there is.
 inline void copy(Strip strip, At out, At a) {
-  for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), load(a(r, c)), lanes_of(strip.width, c));
-  });
-}
-
-inline void load(Strip strip, At out, At a) {
-  for_vectors(strip, [&](int64_t r, int64_t c) {
-    store(out(r, c), load(a(r, c), lanes_of(strip.width, c)));
-  });
+  map(strip, [](Vec x) RNNJAX_LAMBDA { return x; }, out, a);
 }
 
 typedef uint8_t ByteVec __attribute__((vector_size(kLanes)));
@@ -350,7 +346,6 @@ inline Apply applied(Operation operation) {
                             RNNJAX_LAMBDA { return expression; }, \
                         at[0], at[1], at[2], at[3], at[4]))
     RNNJAX_CASE(copy, copy(strip, at[0], at[1]))
-    RNNJAX_CASE(load, load(strip, at[0], at[1]))
     RNNJAX_CASE(load_flags, load_flags(strip, at[0], at[1]))
     RNNJAX_CASE(store_flags, store_flags(strip, at[0], at[1]))
     RNNJAX_CASE(splat, spread(strip, at[0], at[1]))

@@ -125,15 +125,15 @@ class Engine {
     char* start =
         static_cast<char*>(const_cast<void*>(from)) + row * input.size * size;
     const At at{start, 0, size}, target{reinterpret_cast<char*>(to), 0, 4};
-    const Strip strip{1, input.size};
-    input.flags ? load_flags(strip, target, at) : load(strip, target, at);
+    const Strip strip{1, input.size, 0, true};
+    input.flags ? load_flags(strip, target, at) : copy(strip, target, at);
   }
 
   static void write(const Output& output, void* to, int64_t row, float* from) {
     const int64_t size = output.flags ? 1 : sizeof(float);
     char* start = static_cast<char*>(to) + row * output.size * size;
     const At at{start, 0, size}, source{reinterpret_cast<char*>(from), 0, 4};
-    const Strip strip{1, output.size};
+    const Strip strip{1, output.size, 0, true};
     output.flags ? store_flags(strip, at, source) : copy(strip, at, source);
   }
 
@@ -255,6 +255,7 @@ class Walk {
 
   struct Work {
     Apply apply;
+    bool exactly;
     bool even;  // the rows of a strip may be read and written as one
     Operand operands[1 + kOperands];  // the result, then what is read
   };
@@ -352,6 +353,7 @@ class Walk {
             Work& work = it.works[j];
             const auto operation = static_cast<Operation>(*at++);
             work.apply = applied(operation);
+            work.exactly = *at++;
             for (Operand& operand : work.operands) place(operand, it.width);
             // One element for all strips of a row.
             if (operation == Operation::k_splat) work.operands[1].column = 0;
@@ -429,8 +431,8 @@ class Walk {
     const int64_t wide = strip_width(it.width), high = kStripSize / wide;
     for (int64_t r = 0; r < rows; r += high) {
       for (int64_t c = 0; c < it.width; c += wide) {
-        const Strip strip{rows - r < high ? rows - r : high,
-                          it.width - c < wide ? it.width - c : wide, c};
+        Strip strip{rows - r < high ? rows - r : high,
+                    it.width - c < wide ? it.width - c : wide, c};
         const bool whole = blocks_of(strip.width) * kLanes == wide;
         const Strip as_one{1, strip.rows * wide};
         for (int64_t i = 0; i < it.count; ++i) {
@@ -438,6 +440,7 @@ class Walk {
           At at[1 + kOperands];
           for (int j = 0; j <= kOperands; ++j)
             at[j] = w.operands[j].at(t, r, c);
+          strip.exactly = w.exactly;
           w.apply(whole && w.even ? as_one : strip, at);
         }
       }

@@ -11,7 +11,7 @@ namespace rnnjax {
 // first rows are the engine's own.
 // clang-format off
 #define RNNJAX_OPERATIONS(X)                                          \
-  X(copy) X(load) X(load_flags) X(store_flags) X(splat) X(power)      \
+  X(copy) X(load_flags) X(store_flags) X(splat) X(power)      \
   X(multiply_add) X(multiply_subtract) X(subtract_product) X(outer)   \
   X(add_products) X(subtract_products) X(repeat) X(tile)              \
   X(add_outer) X(multiply_repeated) X(multiply_add_repeated)          \
@@ -54,6 +54,7 @@ inline constexpr int kOperands = 5;  // that an operation reads at most
 
 struct Element {
   Operation operation;
+  int64_t exactly;  // no more is read or written than there is
   Place out, in[kOperands];
 };
 

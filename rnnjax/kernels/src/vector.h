@@ -10,7 +10,7 @@
 
 #include <cstdint>
 #include <cstring>
-#if defined(__AVX512F__)
+#if defined(__AVX__)
 #include <immintrin.h>
 #endif
 
@@ -88,6 +88,12 @@ RNNJAX_INLINE int lanes_of(int64_t width, int64_t column) {
   return left < kLanes ? static_cast<int>(left) : kLanes;
 }
 
+#if defined(__AVX__) && !defined(__AVX512F__)
+RNNJAX_INLINE IntVec first_lanes(int count) {
+  return IntVec{0, 1, 2, 3, 4, 5, 6, 7} < count;
+}
+#endif
+
 // The first `count` lanes only, for the last block of a row. The others read
 // as zero and are not written.
 template <class D>
@@ -97,6 +103,10 @@ RNNJAX_INLINE Vec load(const D* source, int count) {
   if constexpr (sizeof(D) == 4) {
     return (Vec)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1),
                                       source);
+  }
+#elif defined(__AVX__)
+  if constexpr (sizeof(D) == 4) {
+    return (Vec)_mm256_maskload_ps(source, (__m256i)first_lanes(count));
   }
 #endif
   D lanes[kLanes] = {};
@@ -111,6 +121,11 @@ RNNJAX_INLINE void store(D* target, Vec value, int count) {
   if constexpr (sizeof(D) == 4) {
     return _mm512_mask_storeu_ps(
         target, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+  }
+#elif defined(__AVX__)
+  if constexpr (sizeof(D) == 4) {
+    return _mm256_maskstore_ps(target, (__m256i)first_lanes(count),
+                               (__m256)value);
   }
 #endif
   D lanes[kLanes];
