@@ -141,32 +141,56 @@ RNNJAX_INLINE void for_vectors(Strip strip, const F& f) {
   }
 }
 
-// A row of an operand, vector by vector.
-struct Row {
+// An operand, vector by vector: along a row or down a column of vectors.
+struct Line {
   char* at;
   int64_t step;
 
-  RNNJAX_INLINE Row(At strip, int64_t r)
-      : at(strip.start + r * strip.row), step(strip.column * kLanes) {}
   RNNJAX_INLINE float* next() {
-    float* const vector = here();
+    float* const vector = reinterpret_cast<float*>(at);
     at += step;
     return vector;
   }
-  RNNJAX_INLINE float* here() const { return reinterpret_cast<float*>(at); }
 };
 
 template <class F, class... Operand>
+RNNJAX_INLINE void along(int64_t count, const F& f, Line out,
+                         Operand... operand) {
+  for (; count > 0; --count) store(out.next(), f(load(operand.next())...));
+}
+
+// The same, of vectors of which only the first lanes are there.
+template <class F, class... Operand>
+RNNJAX_INLINE void along(int64_t count, int lanes, const F& f, Line out,
+                         Operand... operand) {
+  for (; count > 0; --count) {
+    store(out.next(), f(load(operand.next(), lanes)...), lanes);
+  }
+}
+
+// Along the longer side of the strip, so that there are few turns.
+template <class F, class... Operand>
 RNNJAX_INLINE void map(Strip strip, const F& f, At out, Operand... operand) {
   const int last = strip.exactly ? strip.width % kLanes : 0;
-  for (int64_t r = 0; r < strip.rows; ++r) {
-    const auto along = [&](Row to, auto... row) RNNJAX_LAMBDA {
-      for (int64_t c = last; c < strip.width; c += kLanes) {
-        store(to.next(), f(load(row.next())...));
-      }
-      if (last) store(to.here(), f(load(row.here(), last)...), last);
-    };
-    along(Row(out, r), Row(operand, r)...);
+  const int64_t vectors = (strip.width - last + kLanes - 1) / kLanes;
+  const auto row = [](At a, int64_t r) RNNJAX_LAMBDA {
+    return Line{a.start + r * a.row, a.column * kLanes};
+  };
+  const auto column = [](At a, int64_t v) RNNJAX_LAMBDA {
+    return Line{a.start + v * a.column * kLanes, a.row};
+  };
+  if (strip.rows > vectors) {
+    for (int64_t v = 0; v < vectors; ++v) {
+      along(strip.rows, f, column(out, v), column(operand, v)...);
+    }
+  } else {
+    for (int64_t r = 0; r < strip.rows; ++r) {
+      along(vectors, f, row(out, r), row(operand, r)...);
+    }
+  }
+  if (last) {
+    along(strip.rows, last, f, column(out, vectors),
+          column(operand, vectors)...);
   }
 }
 
