@@ -135,7 +135,7 @@ RNNJAX_INLINE Vec remainder(Vec x, Vec y) {
 }
 
 template <class F>
-RNNJAX_INLINE void for_vectors(Strip strip, const F& f) {
+RNNJAX_INLINE void for_vectors(const Strip& strip, const F& f) {
   for (int64_t r = 0; r < strip.rows; ++r) {
     for (int64_t c = 0; c < strip.width; c += kLanes) f(r, c);
   }
@@ -170,7 +170,8 @@ RNNJAX_INLINE void along(int64_t count, int lanes, const F& f, Line out,
 
 // Along the longer side of the strip, so that there are few turns.
 template <class F, class... Operand>
-RNNJAX_INLINE void map(Strip strip, const F& f, At out, Operand... operand) {
+RNNJAX_INLINE void map(const Strip& strip, const F& f, At out,
+                       Operand... operand) {
   const int last = strip.exactly ? strip.width % kLanes : 0;
   const int64_t vectors = (strip.width - last + kLanes - 1) / kLanes;
   const auto row = [](At a, int64_t r) RNNJAX_LAMBDA {
@@ -194,7 +195,7 @@ RNNJAX_INLINE void map(Strip strip, const F& f, At out, Operand... operand) {
   }
 }
 
-inline void copy(Strip strip, At out, At a) {
+inline void copy(const Strip& strip, At out, At a) {
   map(strip, [](Vec x) RNNJAX_LAMBDA { return x; }, out, a);
 }
 
@@ -208,7 +209,7 @@ RNNJAX_INLINE void copy_bytes(void* to, const void* from, int count) {
   }
 }
 
-inline void load_flags(Strip strip, At out, At a) {
+inline void load_flags(const Strip& strip, At out, At a) {
   for_vectors(strip, [&](int64_t r, int64_t c) {
     ByteVec flags{};
     copy_bytes(&flags, a(r, c), lanes_of(strip.width, c));
@@ -216,7 +217,7 @@ inline void load_flags(Strip strip, At out, At a) {
   });
 }
 
-inline void store_flags(Strip strip, At out, At a) {
+inline void store_flags(const Strip& strip, At out, At a) {
   for_vectors(strip, [&](int64_t r, int64_t c) {
     const IntVec set = (load(a(r, c)) != 0.0f) & 1;
     const ByteVec flags = __builtin_convertvector(set, ByteVec);
@@ -224,7 +225,7 @@ inline void store_flags(Strip strip, At out, At a) {
   });
 }
 
-inline void spread(Strip strip, At out, At a) {
+inline void spread(const Strip& strip, At out, At a) {
   for_vectors(strip,
               [&](int64_t r, int64_t c) { store(out(r, c), splat(*a(r, 0))); });
 }
@@ -237,7 +238,7 @@ inline Vec power(Vec x, int exponent) {
   return exponent < 0 ? 1.0f / result : result;
 }
 
-inline void power(Strip strip, At out, At a, At exponent) {
+inline void power(const Strip& strip, At out, At a, At exponent) {
   const int n = static_cast<int>(*exponent(0, 0));
   map(strip, [=](Vec x) { return power(x, n); }, out, a);
 }
@@ -247,7 +248,7 @@ inline void power(Strip strip, At out, At a, At exponent) {
 // of them has from a column on; the sizes are those of l and j. Runs end where
 // they end: what is stored after one may be another's, or not a strip's at all.
 template <class F>
-RNNJAX_INLINE void map_runs(Strip strip, const F& f, At out, At columns,
+RNNJAX_INLINE void map_runs(const Strip& strip, const F& f, At out, At columns,
                             At rows) {
   const auto width = static_cast<int64_t>(*columns(0, 0));
   const auto height = static_cast<int64_t>(*rows(0, 0));
@@ -263,7 +264,7 @@ RNNJAX_INLINE void map_runs(Strip strip, const F& f, At out, At columns,
   }
 }
 
-inline void outer(Strip strip, At out, At a, At b, At columns, At rows) {
+inline void outer(const Strip& strip, At out, At a, At b, At columns, At rows) {
   const auto f = [=](int64_t r, int64_t i, int64_t j, int64_t) RNNJAX_LAMBDA {
     const Vec factor = splat(a(r, 0)[i]);
     const float* from = b(r, 0) + j;
@@ -272,7 +273,7 @@ inline void outer(Strip strip, At out, At a, At b, At columns, At rows) {
   map_runs(strip, f, out, columns, rows);
 }
 
-inline void add_outer(Strip strip, At out, At x, At a, At b, At columns,
+inline void add_outer(const Strip& strip, At out, At x, At a, At b, At columns,
                       At rows) {
   const auto f = [=](int64_t r, int64_t i, int64_t j, int64_t c) RNNJAX_LAMBDA {
     const Vec factor = splat(a(r, 0)[i]);
@@ -284,7 +285,7 @@ inline void add_outer(Strip strip, At out, At x, At a, At b, At columns,
   map_runs(strip, f, out, columns, rows);
 }
 
-inline void repeat(Strip strip, At out, At a, At columns, At rows) {
+inline void repeat(const Strip& strip, At out, At a, At columns, At rows) {
   const auto f = [=](int64_t r, int64_t i, int64_t, int64_t) RNNJAX_LAMBDA {
     const Vec value = splat(a(r, 0)[i]);
     return [=](int64_t) RNNJAX_LAMBDA { return value; };
@@ -292,8 +293,8 @@ inline void repeat(Strip strip, At out, At a, At columns, At rows) {
   map_runs(strip, f, out, columns, rows);
 }
 
-inline void multiply_repeated(Strip strip, At out, At x, At a, At columns,
-                              At rows) {
+inline void multiply_repeated(const Strip& strip, At out, At x, At a,
+                              At columns, At rows) {
   const auto f = [=](int64_t r, int64_t i, int64_t, int64_t c) RNNJAX_LAMBDA {
     const Vec factor = splat(a(r, 0)[i]);
     return [=](int64_t k) RNNJAX_LAMBDA { return factor * load(x(r, c + k)); };
@@ -301,7 +302,7 @@ inline void multiply_repeated(Strip strip, At out, At x, At a, At columns,
   map_runs(strip, f, out, columns, rows);
 }
 
-inline void multiply_add_repeated(Strip strip, At out, At x, At z, At a,
+inline void multiply_add_repeated(const Strip& strip, At out, At x, At z, At a,
                                   At columns, At rows) {
   const auto f = [=](int64_t r, int64_t i, int64_t, int64_t c) RNNJAX_LAMBDA {
     const Vec factor = splat(a(r, 0)[i]);
@@ -312,7 +313,7 @@ inline void multiply_add_repeated(Strip strip, At out, At x, At z, At a,
   map_runs(strip, f, out, columns, rows);
 }
 
-inline void tile(Strip strip, At out, At a, At columns, At rows) {
+inline void tile(const Strip& strip, At out, At a, At columns, At rows) {
   const auto f = [=](int64_t r, int64_t, int64_t j, int64_t) RNNJAX_LAMBDA {
     const float* from = a(r, 0) + j;
     return [=](int64_t k) RNNJAX_LAMBDA { return load(from + k); };
@@ -341,13 +342,14 @@ inline int along(Operation operation) {
 
 // What an operation does to a strip: its operands are the result, then what it
 // reads.
-using Apply = void (*)(Strip, const At*);
+using Apply = void (*)(const Strip&, const At*);
 
 // Comparisons with NaN are false; `max` and `min` are NaN if either is.
 inline Apply applied(Operation operation) {
   switch (operation) {
 #define RNNJAX_CASE(name, statement) \
-  case Operation::k_##name: return [](Strip strip, const At* at) { statement; };
+  case Operation::k_##name:          \
+    return [](const Strip& strip, const At* at) { statement; };
 #define RNNJAX_UNARY(name, expression)                                         \
   RNNJAX_CASE(name, map(                                                       \
                         strip, [](Vec x) RNNJAX_LAMBDA { return expression; }, \

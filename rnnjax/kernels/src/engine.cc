@@ -256,7 +256,8 @@ class Walk {
   struct Work {
     Apply apply;
     bool exactly;
-    bool even;  // the rows of a strip may be read and written as one
+    bool even;     // the rows of a strip may be read and written as one
+    int operated;  // operands that there are
     Operand operands[1 + kOperands];  // the result, then what is read
   };
 
@@ -360,6 +361,8 @@ class Walk {
             for (int k = 1 + along(operation); k <= kOperands; ++k) {
               work.operands[k].column = 0;
             }
+            work.operated = 1 + kOperands;
+            while (!work.operands[work.operated - 1].start) --work.operated;
             work.even = std::all_of(work.operands, std::end(work.operands),
                                     [](const Operand& o) {
                                       return o.local || !(o.row | o.column);
@@ -438,8 +441,9 @@ class Walk {
         for (int64_t i = 0; i < it.count; ++i) {
           const Work& w = it.works[i];
           At at[1 + kOperands];
-          for (int j = 0; j <= kOperands; ++j)
+          for (int j = 0; j < w.operated; ++j) {
             at[j] = w.operands[j].at(t, r, c);
+          }
           strip.exactly = w.exactly;
           w.apply(whole && w.even ? as_one : strip, at);
         }
