@@ -43,8 +43,10 @@ from rnnjax.kernels.translation import translate
 # one place alone is a row's.
 _, ROW, CARRY, TIMED = range(4)
 
-# What an elementwise operation reads at most.
+# What an elementwise operation reads at most, and the multiply-adds of a product that
+# take as long as it does for one number.
 OPERANDS = 5
+COST = 8
 
 
 class Program(NamedTuple):
@@ -185,7 +187,7 @@ class _Code:
             places += [(NONE, 0, 0)] * (1 + OPERANDS - len(places))
             number = self.operations.index(op)
             self.code.extend((number, int(exactly), *(x for p in places for x in p)))
-        self.cost += width * len(instructions) * 2
+        self.cost += width * len(instructions) * COST
 
     def _product(self, node: Node, out: Place) -> None:
         start, terms = node.details
