@@ -6,7 +6,8 @@ prints two Markdown tables. The first has microseconds for a call that runs one 
 an LSTM, from the sample in NumPy to the output in NumPy: torch's ``LSTMCell``, our
 ``cell.step`` compiled as JAX is and with ``jax_cpu_enable_async_dispatch=False``, and
 `rnnjax.streaming.advance` with the latter. The second has milliseconds for 1,000 steps
-without a kernel, forward / with the gradient of the params, as XLA is and with
+of cells without a kernel, forward / with the gradient of the params: through the native
+engine, and through ``rnnjax.scan.by_scan``, as XLA is and with
 
     XLA_FLAGS=--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000
 
@@ -32,7 +33,7 @@ INPUTS = 8
 UNITS = (8, 32, 64)
 FLAG = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000000"
 STEPS = ("torch", "step", "step, synchronous", "advance, synchronous")
-WALKS = {"as XLA is": {}, "with the flag": {"XLA_FLAGS": FLAG}}
+WALKS = {"engine": {}, "scan": {}, "scan with the flag": {"XLA_FLAGS": FLAG}}
 # Cell, batch (0 is one sequence without a batch), inputs and units.
 SEQUENCES = [
     ("indrnn", 0, 16),
@@ -90,10 +91,14 @@ def our_step(column: str, units: int) -> Callable[[], Any]:
     return call
 
 
-def walk(name: str, batch: int, units: int, gradient: bool) -> Callable[[], Any]:
-    """A call that walks, by our default for a cell without a kernel."""
+def walk(
+    column: str, name: str, batch: int, units: int, gradient: bool
+) -> Callable[[], Any]:
+    """A call that walks."""
     jax, rnnjax = (importlib.import_module(name) for name in ("jax", "rnnjax"))
-    cell = getattr(rnnjax, name)(units, units)
+    scan = rnnjax.scan
+    traversal = scan.default if column == "engine" else scan.by_scan
+    cell = getattr(rnnjax, name)(units, units, traversal=traversal)
     params = cell.init(jax.random.key(0))
     xs = jax.random.normal(jax.random.key(1), (max(batch, 1), TIME, units))
 
@@ -126,7 +131,7 @@ def serve(column: str) -> None:
         elif "units" in request:
             call = our_step(column, request["units"])
         else:
-            call = walk(*request["sequence"])
+            call = walk(column, *request["sequence"])
         for _ in range(3):
             call()
         return None
