@@ -141,7 +141,8 @@ def _by_vectors(nodes: list[Node]) -> set[Any]:
             refs.append(node.details[0])
         if node.kind == BLOCK and node.op in BY_ROWS:
             refs += node.ins
-    return {r.root for r in refs if not r.splat and (r.offset % LANES or r.size % LANES)}
+    past = (r for r in refs if not r.splat and (r.offset % LANES or r.size % LANES))
+    return {r.root for r in past}
 
 
 def _results(

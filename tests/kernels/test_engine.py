@@ -341,6 +341,42 @@ def test_carries_that_are_read_after_their_next_values_are_made(size):
     on_both(step, draw(3, size), carry, draw(4, (3, 4, size)))
 
 
+@pytest.mark.parametrize("rows", [3, 40])
+@pytest.mark.parametrize("size", [5, 17, 30])
+def test_parts_of_rows_that_do_not_end_with_a_vector(size, rows):
+    """They are made in any order, and next to each other wherever they begin."""
+
+    def step(params, carry, x):
+        h, sums = carry
+        z = jnp.concatenate([x, h]) @ params
+        one, two, three = jnp.split(z, 3)
+        two = jnp.where(two > 0, jnp.tanh(two), h)
+        one = jnp.exp(-jnp.square(one)) * two
+        joined = jnp.concatenate([jnp.sin(three) * one, h, two, one - x])
+        h = jnp.cos(joined[size : 2 * size] + joined[-size:])
+        return (h, sums + joined), (joined, joined[1:-1] * 2.0, h > 0)
+
+    carry = draw(0, size), jnp.zeros(4 * size)
+    params = 0.3 * draw(1, (2 * size, 3 * size))
+    on_both(step, params, carry, draw(2, (rows, 4, size)))
+
+
+@pytest.mark.parametrize("units", [1, 40])
+def test_more_rows_than_are_walked_at_the_same_time(units):
+    """Groups of them, as small as a register block where the weights are small."""
+
+    def step(params, carry, x):
+        weights, scale = params
+        h, wide = carry
+        h = jnp.tanh(h @ weights + x)
+        wide = jnp.sin(wide * scale) + h.sum()
+        return (h, wide), (h, wide.sum())
+
+    carry = draw(0, units), draw(1, 20_000)
+    params = draw(2, (units, units)), draw(3, 20_000)
+    on_both(step, params, carry, draw(4, (15, 4, units)))
+
+
 @pytest.mark.parametrize("make", [rnnjax.lstm, rnnjax.gru, rnnjax.sru, rnnjax.nas])
 def test_what_is_kept_is_written_over_once_it_is_read(make):
     """Cotangents take no memory, and what the way back was given may be used again."""
