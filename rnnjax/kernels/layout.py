@@ -74,11 +74,10 @@ def lay_out(loop: Loop, groups: list[list[Node]], places: dict[Any, Ref]) -> Lay
     space |= {made: space[v] for v, made in in_place.items()}
     by_vectors = _by_vectors(nodes)
     copies = list(_results(loop, nodes, places, by_vectors, in_place, space))
-    reads = [r for n in nodes for r in n.ins] + [r for _, _, r in copies]
     loads = list(_inputs(loop, xs, by_vectors, stored, space))
     for v in rows:
         space[v] = (STORED, 0, stored.take(v.aval.size))
-    read = {r.root for r in reads}
+    read = {r.root for n in nodes for r in n.ins} | {r.root for _, _, r in copies}
     for v in shared:
         if v in read:
             kind = FILLED if v.aval.size == 1 else SHARED

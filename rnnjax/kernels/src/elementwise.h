@@ -153,16 +153,10 @@ struct Line {
   }
 };
 
+// Of each vector the first `lanes`.
 template <class F, class... Operand>
-RNNJAX_INLINE void along(int64_t count, const F& f, Line out,
-                         Operand... operand) {
-  for (; count > 0; --count) store(out.next(), f(load(operand.next())...));
-}
-
-// The same, of vectors of which only the first lanes are there.
-template <class F, class... Operand>
-RNNJAX_INLINE void along(int64_t count, int lanes, const F& f, Line out,
-                         Operand... operand) {
+RNNJAX_INLINE void map_line(int64_t count, int lanes, const F& f, Line out,
+                            Operand... operand) {
   for (; count > 0; --count) {
     store(out.next(), f(load(operand.next(), lanes)...), lanes);
   }
@@ -182,16 +176,16 @@ RNNJAX_INLINE void map(const Strip& strip, const F& f, At out,
   };
   if (strip.rows > vectors) {
     for (int64_t v = 0; v < vectors; ++v) {
-      along(strip.rows, f, column(out, v), column(operand, v)...);
+      map_line(strip.rows, kLanes, f, column(out, v), column(operand, v)...);
     }
   } else {
     for (int64_t r = 0; r < strip.rows; ++r) {
-      along(vectors, f, row(out, r), row(operand, r)...);
+      map_line(vectors, kLanes, f, row(out, r), row(operand, r)...);
     }
   }
   if (last) {
-    along(strip.rows, last, f, column(out, vectors),
-          column(operand, vectors)...);
+    map_line(strip.rows, last, f, column(out, vectors),
+             column(operand, vectors)...);
   }
 }
 

@@ -60,13 +60,11 @@ class Engine {
       fill(numbers_ + i * kFilled, call_.numbers[i]);
     }
     packed_ = take<float*>(host_, p_.weights);
-    int64_t size = 0;
     for (int64_t i = 0; i < p_.weights; ++i) {
       const Weights& w = p_.weight[i];
       packed_[i] = take<float>(host_, w.k * blocks_of(w.n) * kLanes);
-      size += w.k * w.n;
     }
-    if (size < kWorthDividedPacking) {
+    if (weight_floats() < kWorthDividedPacking) {
       for (int64_t i = 0; i < p_.weights; ++i) pack(i);
       return;
     }
@@ -75,13 +73,9 @@ class Engine {
 
   // How many rows of a task are walked at the same time.
   int64_t together(int64_t rows) const {
-    int64_t weights = 0;
-    for (int64_t i = 0; i < p_.weights; ++i) {
-      weights += p_.weight[i].k * p_.weight[i].n;
-    }
     const int64_t least = p_.weights > 0 ? kRows : 1;
-    const int64_t most =
-        std::max(std::max(kRowFloats, weights) / record(), least);
+    const int64_t floats = std::max(kRowFloats, weight_floats());
+    const int64_t most = std::max(floats / record(), least);
     const int64_t groups = (rows + most - 1) / most;
     return (rows + groups - 1) / groups;
   }
@@ -96,6 +90,14 @@ class Engine {
   // apart.
   int64_t record() const {
     return ((p_.stored + 2 * p_.carry) / kFilled | 1) * kFilled;
+  }
+
+  int64_t weight_floats() const {
+    int64_t floats = 0;
+    for (int64_t i = 0; i < p_.weights; ++i) {
+      floats += p_.weight[i].k * p_.weight[i].n;
+    }
+    return floats;
   }
 
   static void fill(float* target, float value) {

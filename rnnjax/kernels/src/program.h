@@ -11,7 +11,7 @@ namespace rnnjax {
 // first rows are the engine's own.
 // clang-format off
 #define RNNJAX_OPERATIONS(X)                                          \
-  X(copy) X(load_flags) X(store_flags) X(splat) X(power)      \
+  X(copy) X(load_flags) X(store_flags) X(splat) X(power)              \
   X(multiply_add) X(multiply_subtract) X(subtract_product) X(outer)   \
   X(add_products) X(subtract_products) X(repeat) X(tile)              \
   X(add_outer) X(multiply_repeated) X(multiply_add_repeated)          \
