@@ -51,7 +51,7 @@ def check_cell(cell: Cell, x: Any, *, dtype: Any = None) -> None:
     numbers depend on ``Keys.sequence`` alone, chunks may have any ``Keys.step``.
 
     In bfloat16 and float16 both sides are compared with what float32 gives: a result
-    may be about twice as far from it as the plain loop is in the worst of three tries.
+    may be about twice as far from it as the plain loop is in the worst of five tries.
 
     Args:
       cell: the cell.
