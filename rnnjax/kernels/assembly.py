@@ -45,7 +45,7 @@ _, ROW, CARRY, TIMED = range(4)
 
 # What an elementwise operation reads at most, and the multiply-adds of a product that
 # take as long as it does for one number.
-OPERANDS = 5
+OPERANDS = 6
 COST = 8
 
 

@@ -322,12 +322,13 @@ def hoist(jaxpr: Any, count: int) -> Hoisted:
     [1, 1]
     """
     fixed = set(jaxpr.invars[:count])
-    made = set()
+    made, numbers = set(), set()
     for eqn in jaxpr.eqns:
         reads = variables(eqn.invars)
         floating = eqn.outvars[0].aval.dtype == "float32"
-        number = not reads and floating and eqn.primitive.name == "broadcast_in_dim"
-        if not number and all(v in fixed for v in reads):
+        if not reads and floating and eqn.primitive.name == "broadcast_in_dim":
+            numbers.update(eqn.outvars)
+        elif all(v in fixed or v in numbers for v in reads):
             made.update(eqn.outvars)
             fixed.update(eqn.outvars)
     used = [

@@ -91,12 +91,13 @@ def fused(groups: list[list[Node]], results: Set[Any]) -> list[list[Node]]:
     """Blocks with fewer operations.
 
     They are ``a - b`` for ``a + (-b)``; repeated rows and outer products that are not
-    made before they are multiplied or added; ``a b + c``; and ``a b + c d``.
+    made before they are multiplied or added; what gates keep of a matrix and what is
+    added to it; ``a b + c``; and ``a b + c d``.
     """
     reads = _reads(node for group in groups for node in group)
     single = Counter(node.out.root for group in groups for node in group)
     once = {v for v in reads if reads[v] == single[v] == 1} - results
-    for fuse in (_difference, _with_rows, _with_product, _of_products):
+    for fuse in (_difference, _with_rows, _gated, _with_product, _of_products):
         groups = [_within(group, once, fuse) for group in groups]
     return groups
 
@@ -140,6 +141,29 @@ def _with_rows(node: Node, made: Node, at: int, others: tuple) -> Node | None:
         x, *repeated = made.ins
         return node._replace(op=name, ins=(x, *others, *repeated))
     return node._replace(op=name, ins=(*others, *made.ins)) if name else None
+
+
+def _gated(node: Node, made: Node, at: int, others: tuple) -> Node | None:
+    """An outer product that is added to what gates keep of a matrix.
+
+    They are of its elements, of its rows, or one for each matrix.
+    """
+    if (node.op, made.op, at) == ("add_outer", "mul", 0):
+        return node._replace(op="gated_add_outer", ins=(*made.ins, *others))
+    if (node.op, made.op, at) == ("add_outer", "multiply_repeated", 0):
+        kept, product = made.ins, others
+    elif (node.op, made.op, at) == ("multiply_add_repeated", "outer", 1):
+        kept, product = others, made.ins
+    else:
+        return None
+    (x, gate, repeated, _), (*factors, columns, rows) = kept, product
+    if repeated == columns:
+        name = "rows_gated_add_outer"
+    elif repeated.root == columns.root * rows.root:
+        name = "matrices_gated_add_outer"
+    else:
+        return None
+    return node._replace(op=name, ins=(x, gate, *factors, columns, rows))
 
 
 def _with_product(node: Node, made: Node, at: int, others: tuple) -> Node | None:

@@ -165,7 +165,7 @@ def _rows(order: np.ndarray) -> tuple[str, int, int, int] | None:
     rows = order.reshape(-1, width)
     if steps[0] == 0:
         each = (rows == order[0] + np.arange(len(rows))[:, None]).all()
-        return ("repeat", len(rows), width, 1) if each else None
+        return ("repeat", len(rows), width, len(rows)) if each else None
     starts = rows[:, 0] - order[0]
     height = int(np.argmax(starts != 0)) or len(rows)
     blocks = np.arange(len(rows)) // height

@@ -19,7 +19,8 @@ BLOCK, PRODUCT, REDUCE, GATHER, CONTRACT = range(5)
 # so many of their operands.
 BY_ROWS = {
     **{"outer": 0, "repeat": 0, "tile": 0},
-    **{"add_outer": 1, "multiply_repeated": 1, "multiply_add_repeated": 2},
+    **{"add_outer": 1, "rows_gated_add_outer": 1, "matrices_gated_add_outer": 1},
+    **{"gated_add_outer": 2, "multiply_repeated": 1, "multiply_add_repeated": 2},
 }
 LONG = 8  # what their rows are at least; shorter ones are not worth the turns
 
@@ -67,7 +68,10 @@ def up(size: int) -> int:
 
 
 def scheduled(nodes: list[Node]) -> list[list[Node]]:
-    """Groups of nodes in order; one of several nodes is a block of one width."""
+    """Groups of nodes in order; one of several nodes is a block of one width.
+
+    A block is one pass over what it reads, so there are to be few.
+    """
     writers: dict[Any, list[Node]] = {}
     for node in nodes:
         writers.setdefault(node.out.root, []).append(node)
@@ -84,28 +88,40 @@ def scheduled(nodes: list[Node]) -> list[list[Node]]:
     waiting = list(nodes)
     groups = []
 
-    def ready(node, block):
+    def ready(node, block, others=()):
+        """Whether a node can be done in a block, and after these others."""
         for r in node.ins:
             for w in before(r):
-                if id(w) in done:
+                if id(w) in done or id(w) in others:
                     continue
                 same = (w.out.offset, w.out.size) == (r.offset, r.size)
                 if id(w) not in block or r.splat or not same:
                     return False
         return True
 
+    def block_of(width, last):
+        """All of a width that can be done now, or after all else that can be."""
+        block: dict[int, Node] = {}
+        others: set[int] = set()
+        for n in waiting:
+            if n.kind == BLOCK and n.out.size == width:
+                if ready(n, block, others):
+                    block[id(n)] = n
+            elif last and ready(n, (), others):
+                others.add(id(n))
+        return list(block.values())
+
     while waiting:
         group = next(([n] for n in waiting if n.kind != BLOCK and ready(n, ())), [])
         if not group:
-            best: list[Node] = []
-            for width in dict.fromkeys(n.out.size for n in waiting if n.kind == BLOCK):
-                block: dict[int, Node] = {}
-                for n in waiting:
-                    if n.kind == BLOCK and n.out.size == width and ready(n, block):
-                        block[id(n)] = n
-                if len(block) > len(best):
-                    best = list(block.values())
-            group = best
+            # One that waiting would make no longer, or else the longest.
+            widths = dict.fromkeys(n.out.size for n in waiting if n.kind == BLOCK)
+            blocks = [(block_of(n, last=False), block_of(n, last=True)) for n in widths]
+            group, _ = max(
+                (pair for pair in blocks if pair[0]),
+                key=lambda pair: (len(pair[0]) == len(pair[1]), len(pair[0])),
+                default=([], []),
+            )
         assert group, "a step that reads what it has not made"
         done.update(map(id, group))
         taken = set(map(id, group))

@@ -123,6 +123,25 @@ def test_rows_and_elements_that_are_repeated_in_whole_vectors():
     on_both(step, draw(0, state), draw(1, state), draw(2, (3, 4, 2, 2, 16)))
 
 
+@pytest.mark.parametrize("gates", [(2, 1, 1), (2, 2, 1), (1, 1, 1), (2, 1, 2)])
+@pytest.mark.parametrize("size", [(2, 3, 15), (2, 5, 16), (2, 3, 600), (1, 2, 1100)])
+@pytest.mark.parametrize("first", ["kept", "written"])
+def test_gates_of_matrices_that_are_written_into(gates, size, first):
+    """A gate of each matrix, of each row, of all of them and of each column."""
+    n, rows, row = size
+    shape = [most if n > 1 else 1 for n, most in zip(gates, size, strict=True)]
+
+    def step(params, memory, x):
+        keys, values, gate = x[0, :, :rows], x[1], jnp.tanh(x[2]).reshape(-1)
+        kept = gate[: np.prod(shape)].reshape(shape) * memory
+        written = keys[..., None] * values[:, None]
+        memory = kept + written if first == "kept" else written + kept
+        return memory, jnp.einsum("hij,hi->hj", memory, params)
+
+    given = draw(0, (n, rows)), draw(1, size), draw(2, (3, 4, 3, n, row))
+    on_both(step, *given)
+
+
 @pytest.mark.parametrize(
     ("product", "weights_first", "weights", "state"),
     [
@@ -189,6 +208,17 @@ def test_one_element_for_all_of_a_matrix():
         return memory, memory.sum()
 
     on_both(step, draw(0, (20, 30)), draw(1, (20, 30)), draw(2, (3, 4, 3)))
+
+
+def test_what_depends_on_the_params_alone_is_done_before():
+    """Though numbers are among it, and operations that the engine does not know."""
+
+    def step(params, h, x):
+        scale = jnp.cbrt(jnp.where(params > 0, params, 1.0))
+        h = jnp.tanh(scale * h + x)
+        return h, h
+
+    on_both(step, draw(0, (5,)), draw(1, (5,)), draw(2, (3, 4, 5)))
 
 
 def test_a_part_that_is_read_twice():

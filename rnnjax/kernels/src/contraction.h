@@ -24,11 +24,13 @@ RNNJAX_INLINE void for_sums(const Loop* sums, const float* a, const float* b,
 // How a factor goes along with neighbours in the result.
 enum class Along { kOne, kEach, kAny };
 
+// Those of the neighbours from `at` on.
 template <Along along>
-RNNJAX_INLINE Vec lanes_along(const float* a, int64_t stride, int count) {
+RNNJAX_INLINE Vec lanes_along(const float* a, int64_t at, int64_t stride,
+                              int count) {
   if constexpr (along == Along::kOne) return splat(*a);
-  if constexpr (along == Along::kEach) return load(a, count);
-  return strided(a, stride, count);
+  if constexpr (along == Along::kEach) return load(a + at, count);
+  return strided(a + at * stride, stride, count);
 }
 
 // V vectors of neighbours in the result, the last of so many lanes.
@@ -40,8 +42,8 @@ RNNJAX_INLINE void neighbours(const float* a, const float* b, Loop last,
     for (int64_t k = 0; k < sums[1].size; ++k, x += sums[1].a, y += sums[1].b) {
       for (int v = 0; v < V; ++v) {
         const int64_t at = v * kLanes;
-        results[v] += lanes_along<along_a>(x + at * last.a, last.a, count) *
-                      lanes_along<along_b>(y + at * last.b, last.b, count);
+        results[v] += lanes_along<along_a>(x, at, last.a, count) *
+                      lanes_along<along_b>(y, at, last.b, count);
       }
     }
   });

@@ -15,6 +15,8 @@ namespace rnnjax {
   X(multiply_add) X(multiply_subtract) X(subtract_product) X(outer)   \
   X(add_products) X(subtract_products) X(repeat) X(tile)              \
   X(add_outer) X(multiply_repeated) X(multiply_add_repeated)          \
+  X(gated_add_outer) X(rows_gated_add_outer)                          \
+  X(matrices_gated_add_outer)                                         \
   X(add) X(sub) X(mul) X(div) X(max) X(min) X(rem) X(pow)             \
   X(neg) X(abs) X(sign) X(floor) X(exp) X(exp2) X(expm1) X(log)       \
   X(log1p) X(tanh) X(logistic) X(sqrt) X(rsqrt) X(sin) X(cos) X(erf)  \
@@ -50,7 +52,7 @@ struct Place {
   int64_t which, offset;
 };
 
-inline constexpr int kOperands = 5;  // that an operation reads at most
+inline constexpr int kOperands = 6;  // that an operation reads at most
 
 struct Element {
   Operation operation;
