@@ -15,6 +15,7 @@ INTERNAL = {
     "rnnjax.analysis.diagram",
     "rnnjax.analysis.harvest",
     "rnnjax.analysis.opening",
+    "rnnjax.cells.exponential",
     "rnnjax.cells.heads",
     "rnnjax.cells.prepared",
     "rnnjax.checks",

@@ -10,7 +10,7 @@ from jax.nn.initializers import glorot_uniform
 
 from rnnjax import checks, scan
 from rnnjax.cell import Cell, constructor
-from rnnjax.cells import diagonal
+from rnnjax.cells import diagonal, exponential
 from rnnjax.cells.diagonal import ComplexCarry
 from rnnjax.cells.prepared import prepared
 from rnnjax.initializers import per_gate
@@ -111,9 +111,7 @@ def unitary(
 
 def _exponential(generator: Array) -> Array:
     """The real matrix ``(2h, 2h)`` by which rows of both parts are multiplied."""
-    # There are no linear solvers in half precision.
+    # In half precision squares would lose what digits there are.
     re, im = sums.wide(generator)
-    re, im = (re - re.T) / 2, (im + im.T) / 2
-    top, bottom = jnp.concatenate([re, im], 1), jnp.concatenate([-im, re], 1)
-    real = jnp.concatenate([top, bottom])
-    return jax.scipy.linalg.expm(real).astype(generator.dtype)
+    u = exponential.unitary((re - re.T) / 2, (im + im.T) / 2)
+    return u.astype(generator.dtype)
