@@ -4,7 +4,7 @@
 #ifndef RNNJAX_CROSS_ENTROPY_H_
 #define RNNJAX_CROSS_ENTROPY_H_
 
-#include "elementwise.h"
+#include "functions.h"
 #include "memory.h"
 
 namespace rnnjax::RNNJAX_ISA {
