@@ -18,6 +18,7 @@ from rnnjax.kernels.layout import (
     NONE,
     NUMBER,
     OUTPUT,
+    SPREAD,
     STORED,
     TEMPORARY,
     Layout,
@@ -132,8 +133,8 @@ class _Code:
         for op, out, r in self.layout.copies:
             place, instructions = self._operand(r), copied.setdefault(r.size, [])
             if r.splat and place[0] not in (NUMBER, FILLED):
-                instructions.append(("splat", False, (TEMPORARY, 0, 0), place))
-                place = (TEMPORARY, 0, 0)
+                instructions.append(("splat", False, (SPREAD, 0, 0), place))
+                place = (SPREAD, 0, 0)
                 self.temporaries = max(self.temporaries, 1)
             instructions.append((op, False, out, place))
         for width, instructions in copied.items():
@@ -236,14 +237,15 @@ def _block(
             if r.splat and place[0] not in (NUMBER, FILLED):
                 t = take()
                 spread.append(t)
-                instructions.append(("splat", False, (TEMPORARY, t, 0), place))
-                place = (TEMPORARY, t, 0)
+                instructions.append(("splat", False, (SPREAD, t, 0), place))
+                place = (SPREAD, t, 0)
             ins.append(place)
-        free.extend(spread)
         over = [r.root for r in n.ins if r.root in temporaries and ends[r.root] == i]
         free.extend(temporaries[v] for v in dict.fromkeys(over))
         if n.out.root not in space:
             temporaries[n.out.root] = take()
+        # One vector for all of a row cannot be written over while the row is read.
+        free.extend(spread)
         part = n.out.size < n.out.root.aval.size
         instructions.append((n.op, part, operand(n.out, temporaries), *ins))
         if n.out.root in temporaries and n.out.root not in ends:

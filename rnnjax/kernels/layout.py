@@ -21,7 +21,8 @@ from rnnjax.kernels.nodes import (
 )
 
 # Where an operand is, as in rnnjax/kernels/src/program.h.
-NONE, STORED, NOW, NEXT, TEMPORARY, SHARED, FILLED, NUMBER, INPUT, OUTPUT = range(-1, 9)
+NONE, STORED, NOW, NEXT, TEMPORARY, SHARED, FILLED, NUMBER = range(-1, 7)
+INPUT, OUTPUT, SPREAD = range(7, 10)
 
 Place = tuple[int, int, int]
 """Where an operand is, which of several there are, and from which element on."""

@@ -318,6 +318,8 @@ class Walk {
       case Space::kTemporary:
         return {at(temporaries_ + place.which * kStripSize), 0, kFloat, 0,
                 true};
+      case Space::kSpread:
+        return {at(temporaries_ + place.which * kStripSize), 0, 0, 0, true};
       case Space::kShared:
         return {at(e_.shared_ + place.offset), 0, kFloat, 0, false};
       case Space::kFilled:
@@ -365,10 +367,9 @@ class Walk {
             }
             work.operated = 1 + kOperands;
             while (!work.operands[work.operated - 1].start) --work.operated;
-            work.even = std::all_of(work.operands, std::end(work.operands),
-                                    [](const Operand& o) {
-                                      return o.local || !(o.row | o.column);
-                                    });
+            work.even = std::all_of(
+                work.operands, std::end(work.operands),
+                [](const Operand& o) { return o.column ? o.local : !o.row; });
           }
           break;
         }

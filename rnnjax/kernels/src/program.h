@@ -31,9 +31,10 @@ enum class Operation : int64_t {
 };
 
 // Where a value is. Each row has a record with what is stored in a step and
-// with the carry before and after it; a temporary lives within a block; a
-// shared number and one of the program fill a whole vector. Inputs and outputs
-// with time are where XLA has them: `which` says which one it is, or temporary.
+// with the carry before and after it; a temporary lives within a block, and may
+// be one vector for all of a row; a shared number and one of the program fill a
+// whole vector. Inputs and outputs with time are where XLA has them: `which`
+// says which one it is, or temporary.
 enum class Space : int64_t {
   kNone = -1,
   kStored,
@@ -44,7 +45,8 @@ enum class Space : int64_t {
   kFilled,
   kNumber,
   kInput,
-  kOutput
+  kOutput,
+  kSpread
 };
 
 struct Place {

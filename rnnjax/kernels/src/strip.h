@@ -120,9 +120,9 @@ inline void store_flags(const Strip& strip, At out, At a) {
   });
 }
 
+// One vector for all of a row.
 inline void spread(const Strip& strip, At out, At a) {
-  for_vectors(strip,
-              [&](int64_t r, int64_t c) { store(out(r, c), splat(*a(r, 0))); });
+  for (int64_t r = 0; r < strip.rows; ++r) store(out(r, 0), splat(*a(r, 0)));
 }
 
 }  // namespace rnnjax::RNNJAX_ISA
