@@ -21,8 +21,8 @@ _X6 = 11 * (_ROOT - 9) / 3360
 _X7 = (89 - _ROOT) / 2240
 _Y2 = (857 - 58 * _ROOT) / 630
 
-# Up to which norm the polynomial is as exact as numbers of so many bits, by powers of
-# two; and the norm from which on angles have no digits left in float32.
+# Powers of two: up to which norm the polynomial is as exact as numbers of so many bits,
+# and above which angles have few digits left in float32.
 _EXACT = {32: -1, 64: -5}
 _MOST = 15
 
@@ -38,7 +38,7 @@ def unitary(re: Array, im: Array) -> Array:
 
     The matrix is halved until a polynomial of degree eight is exact, and the result is
     squared as often. Rounding grows with each square; one step of Newton's iteration
-    takes what is not unitary out again. From a norm of 32,768 on the result is NaN.
+    takes what is not unitary out again. Above a norm of 32,768 the result is NaN.
 
     Reference: Bader, Blanes, Casas 2019, Computing the matrix exponential with an
     optimized Taylor polynomial approximation, Mathematics 7(12), 1174.
@@ -52,9 +52,10 @@ def unitary(re: Array, im: Array) -> Array:
     h, x = len(re), jnp.concatenate([re, im], 1)
     one = jnp.eye(h, 2 * h, dtype=x.dtype)
     exact = _EXACT[jnp.finfo(x.dtype).bits]
+    most = _MOST - exact
     norm = jax.lax.stop_gradient(jnp.hypot(re, im).sum(0).max())
-    halvings = jnp.ceil(jnp.log2(norm)) - exact
-    x = x * jnp.exp2(-jnp.clip(halvings, 0, _MOST - exact))
+    halvings = jnp.clip(jnp.ceil(jnp.log2(norm)) - exact, 0, most)
+    x = x * jnp.exp2(-halvings)
     x2 = _square(x)
     x4 = _product(x2, _X1 * x + _X2 * x2)
     x8 = _product(_X3 * x2 + x4, _X4 * one + _X5 * x + _X6 * x2 + _X7 * x4)
@@ -63,7 +64,7 @@ def unitary(re: Array, im: Array) -> Array:
     def square(u, i):
         return jax.lax.cond(i < halvings, _square, lambda u: u, u), None
 
-    u, _ = jax.lax.scan(square, u, jnp.arange(_MOST - exact, dtype=x.dtype))
+    u, _ = jax.lax.scan(square, u, jnp.arange(most, dtype=x.dtype))
     adjoint = jnp.concatenate([u[:, :h].T, -u[:, h:].T], 1)
     u = u + _product(u, one - _product(adjoint, u)) / 2
     return _whole(jnp.where(norm <= 2.0**_MOST, u, jnp.nan))

@@ -88,11 +88,11 @@ def scheduled(nodes: list[Node]) -> list[list[Node]]:
     waiting = list(nodes)
     groups = []
 
-    def ready(node, block, others=()):
-        """Whether a node can be done in a block, and after these others."""
+    def ready(node, block, done):
+        """Whether a node can be done in a block, after what is done."""
         for r in node.ins:
             for w in before(r):
-                if id(w) in done or id(w) in others:
+                if id(w) in done:
                     continue
                 same = (w.out.offset, w.out.size) == (r.offset, r.size)
                 if id(w) not in block or r.splat or not same:
@@ -102,17 +102,18 @@ def scheduled(nodes: list[Node]) -> list[list[Node]]:
     def block_of(width, last):
         """All of a width that can be done now, or after all else that can be."""
         block: dict[int, Node] = {}
-        others: set[int] = set()
+        before_it = set(done)
         for n in waiting:
             if n.kind == BLOCK and n.out.size == width:
-                if ready(n, block, others):
+                if ready(n, block, before_it):
                     block[id(n)] = n
-            elif last and ready(n, (), others):
-                others.add(id(n))
+            elif last and ready(n, (), before_it):
+                before_it.add(id(n))
         return list(block.values())
 
     while waiting:
-        group = next(([n] for n in waiting if n.kind != BLOCK and ready(n, ())), [])
+        rare = (n for n in waiting if n.kind != BLOCK)
+        group = next(([n] for n in rare if ready(n, (), done)), [])
         if not group:
             # One that waiting would make no longer, or else the longest.
             widths = dict.fromkeys(n.out.size for n in waiting if n.kind == BLOCK)

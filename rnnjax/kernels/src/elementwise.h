@@ -19,6 +19,7 @@ inline void power(const Strip& strip, At out, At a, At exponent) {
 // finds those of the others itself.
 inline int along(Operation operation) {
   switch (operation) {
+    case Operation::k_splat:
     case Operation::k_outer:
     case Operation::k_repeat:
     case Operation::k_tile: return 0;

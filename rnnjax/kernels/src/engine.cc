@@ -360,8 +360,6 @@ class Walk {
             work.apply = applied(operation);
             work.exactly = *at++;
             for (Operand& operand : work.operands) place(operand, it.width);
-            // One element for all strips of a row.
-            if (operation == Operation::k_splat) work.operands[1].column = 0;
             for (int k = 1 + along(operation); k <= kOperands; ++k) {
               work.operands[k].column = 0;
             }

@@ -147,9 +147,27 @@ RNNJAX_INLINE Divided divided(int64_t a, int64_t b) {
   return {x / y, x % y};
 }
 
-// Blocks of rows, (i, j, l), of which the sizes of l and j are given. They end
-// where they end: what is stored after one may be another's, or not a strip's
-// at all.
+// The elements from `begin` to `end` of so many rows, by panels. They end where
+// they end: what is stored after one may be another's, or not a strip's at all.
+template <class F, class... Operand>
+RNNJAX_INLINE void map_columns(const Rows& rows, int64_t count, int64_t begin,
+                               int64_t end, int64_t width, const F& f, At out,
+                               Operand... operand) {
+  const auto go = [&](auto vectors, int lanes) RNNJAX_LAMBDA {
+    constexpr int V = decltype(vectors)::value;
+    for (; begin + (V - 1) * kLanes + lanes <= end; begin += V * kLanes) {
+      map_panel<V>(count, lanes, width, f,
+                   out(rows.strip_row, rows.column + begin),
+                   operand.template panel<V>(rows, begin, width)...);
+    }
+  };
+  go(Constant<kVectors>{}, kLanes);
+  go(Constant<2>{}, kLanes);
+  go(Constant<1>{}, kLanes);
+  if (begin < end) go(Constant<1>{}, end - begin);
+}
+
+// Blocks of rows, (i, j, l), of which the sizes of l and j are given.
 template <class F, class... Operand>
 RNNJAX_INLINE void map_rows(const Strip& strip, const F& f, At columns,
                             At heights, At out, Operand... operand) {
@@ -169,18 +187,7 @@ RNNJAX_INLINE void map_rows(const Strip& strip, const F& f, At columns,
         end = width;
       }
       rows.column -= begin;
-      int64_t c = begin;
-      const auto go = [&](auto vectors, int lanes) RNNJAX_LAMBDA {
-        constexpr int V = decltype(vectors)::value;
-        for (; c + (V - 1) * kLanes + lanes <= end; c += V * kLanes) {
-          map_panel<V>(count, lanes, width, f, out(r, rows.column + c),
-                       operand.template panel<V>(rows, c, width)...);
-        }
-      };
-      go(Constant<kVectors>{}, kLanes);
-      go(Constant<2>{}, kLanes);
-      go(Constant<1>{}, kLanes);
-      if (c < end) go(Constant<1>{}, end - c);
+      map_columns(rows, count, begin, end, width, f, out, operand...);
       rows.column += (count - 1) * width + end;
       rows.row += count;
       if ((j += count) == height) {
