@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Set
 from typing import Any
 
-from rnnjax.kernels.nodes import BLOCK, PRODUCT, Node
+from rnnjax.kernels.nodes import PRODUCT, Node, by_vectors
 
 
 def _reads(nodes: Iterable[Node]) -> Counter:
@@ -47,7 +47,7 @@ def joined(nodes: list[Node], results: Set[Any]) -> list[Node]:
         if node.kind == PRODUCT:
             terms = ((node.ins[0], node.ins[1], node.details),)
             node = node._replace(ins=(), details=(None, terms))
-        elif node.kind == BLOCK and node.op == "add":
+        elif node.op == "add" and by_vectors(node.out, node.out.root.aval.size):
             parts = [part(r) for r in node.ins]
             found = _sum(node, parts)
             if found is not None:

@@ -13,13 +13,13 @@ import numpy as np
 from rnnjax.kernels.nodes import (
     BLOCK,
     GATHER,
-    LANES,
     LONG,
     PRODUCT,
     Made,
     Node,
     Ref,
     Unknown,
+    by_vectors,
     up,
 )
 
@@ -188,11 +188,9 @@ def _placed(
     kind = nodes[makers[0]].kind
     if kind not in (BLOCK, PRODUCT):
         return False
-    # A product is written in whole vectors.
-    last = at + piece.size == whole
-    if kind == PRODUCT and (at % LANES or (piece.size % LANES and not last)):
-        return False
     there = Ref(v, at, piece.size)
+    if kind == PRODUCT and not by_vectors(there, whole):
+        return False
 
     def moved(r):
         if r.root is not root:

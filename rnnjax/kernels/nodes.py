@@ -67,6 +67,12 @@ def up(size: int) -> int:
     return -(-size // LANES) * LANES
 
 
+def by_vectors(out: Ref, whole: int) -> bool:
+    """Whether whole vectors are written over nothing but this part of so many."""
+    last = out.offset + out.size == whole
+    return out.offset % LANES == 0 and (out.size % LANES == 0 or last)
+
+
 def scheduled(nodes: list[Node]) -> list[list[Node]]:
     """Groups of nodes in order; one of several nodes is a block of one width.
 

@@ -391,6 +391,43 @@ def test_parts_of_rows_that_do_not_end_with_a_vector(size, rows):
     on_both(step, params, carry, draw(2, (rows, 4, size)))
 
 
+@pytest.mark.parametrize("size", [2, 5, 17, 30])
+def test_a_product_as_a_part_leaves_its_neighbours_alone(size):
+    """It is written in whole vectors, over those that there are already."""
+
+    def step(params, carry, x):
+        h, before = carry
+        last = jnp.tanh(h @ params + x)
+        first = jnp.sin(last) @ params + h
+        both = jnp.concatenate([first, last])
+        return (jnp.tanh(both[:size] - before[-size:]), both), both
+
+    carry = draw(0, size), draw(1, 2 * size)
+    on_both(step, draw(2, (size, size)), carry, draw(3, (3, 4, size)))
+
+
+def test_a_product_as_a_part_of_a_carry_stays_within_it():
+    """Behind it is the carry of before, which is read later."""
+    cell = rnnjax.attention_window(rnnjax.intersection_rnn(2), 2, 2, 2)
+    params = cell.init(jax.random.key(0))
+    carry = jax.tree.map(lambda a: draw(1, a.shape), cell.initial_carry(params))
+
+    def pulled(walk):
+        cell = rnnjax.attention_window(
+            rnnjax.intersection_rnn(2, traversal=walk), 2, 2, 2
+        )
+
+        def loss(params):
+            return sum(jnp.square(a).sum() for a in cell.unroll(params, carry, xs)[1:])
+
+        return jax.jit(jax.value_and_grad(loss)).lower(params)
+
+    xs = draw(2, (5, 2))
+    ours = pulled(scan.default)
+    assert ours.as_text().count("@rnnjax_loop") == 2
+    assert_close(ours.compile()(params), pulled(scan.fused).compile()(params))
+
+
 @pytest.mark.parametrize("units", [1, 40])
 def test_more_rows_than_are_walked_at_the_same_time(units):
     """Groups of them, as small as a register block where the weights are small."""
