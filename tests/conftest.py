@@ -18,6 +18,7 @@ os.environ.setdefault(
 import drawn
 import jax
 import pytest
+import watched
 
 
 def pytest_addoption(parser):
@@ -91,6 +92,13 @@ def _same_draws(request):
     yield
     if rng:
         rng.bit_generator.state = state
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _watched_programs():
+    """Watch what every program of the native engine does to its memory."""
+    with pytest.MonkeyPatch.context() as patch, watched.programs(patch):
+        yield
 
 
 _MAPPINGS = pathlib.Path("/proc/self/maps")

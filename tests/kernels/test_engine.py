@@ -10,7 +10,7 @@ from cells.test_zoo import CELLS
 
 import rnnjax
 from rnnjax import kernels, scan
-from rnnjax.kernels import loops, native, native_loop
+from rnnjax.kernels import fusions, loops, native, native_loop
 
 pytestmark = [
     pytest.mark.float32,
@@ -426,6 +426,18 @@ def test_a_product_as_a_part_of_a_carry_stays_within_it():
     ours = pulled(scan.default)
     assert ours.as_text().count("@rnnjax_loop") == 2
     assert_close(ours.compile()(params), pulled(scan.fused).compile()(params))
+
+
+def test_a_program_that_writes_over_its_neighbours_is_found(monkeypatch):
+    """What watches all programs of the tests would find it."""
+    monkeypatch.setattr(fusions, "by_vectors", lambda out, whole: True)
+
+    def step(params, carry, x):
+        last = jnp.tanh(x)
+        return carry, jnp.concatenate([last @ params + carry, last])
+
+    with pytest.raises(AssertionError, match="is not at"):
+        on_both(step, draw(0, (5, 5)), draw(1, 5), draw(2, (3, 4, 5)))
 
 
 @pytest.mark.parametrize("units", [1, 40])
