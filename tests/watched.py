@@ -44,7 +44,8 @@ def programs(monkeypatch):
 
     def program(self):
         made = code(self)
-        watch(*given.pop(), made)
+        loop, groups, places, laid = given.pop()
+        watch(loop, groups, places, laid, made)
         return made
 
     with monkeypatch.context() as patch:
