@@ -69,7 +69,7 @@ class _Watch:
         self.inputs = [self.take(4) for _ in range(*self.take(1))]
         self.outputs = [self.take(4) for _ in range(*self.take(1))]
         for _ in range(*self.take(1)):
-            self.take(5)
+            self.take(6)
         self.now = self.stored + parity * self.carries
         self.next = self.stored + (1 - parity) * self.carries
         # What is behind is another row's.
@@ -268,8 +268,8 @@ class _Watch:
         start, terms = node.details
         for at in range(0, width, LANES):
             size = min(LANES, width - at)
-            for (r, *_), place in zip(terms, factors, strict=True):
-                self.read(place, r)
+            for term, place in zip(terms, factors, strict=True):
+                self.read(place, term.moving)
             if start is None:
                 assert begin[0] == layout.NONE
             else:

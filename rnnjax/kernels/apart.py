@@ -1,9 +1,9 @@
-"""Products of a loop that wait for no step: they are done before it, or after it.
+"""What a loop does that waits for no step: it is done beside it, or after it.
 
 A step that multiplies one row with weights does no more than read them. What is
 multiplied does not always depend on the step before: inputs are there from the start,
 and what goes out alone, such as the cotangents of inputs, can be multiplied at the end.
-With few rows both are one product over all steps; with many, the weights are read for
+With few rows both are done for many steps at once; with many, the weights are read for
 all rows at once, and the results had better never be in memory.
 """
 
@@ -18,18 +18,25 @@ from rnnjax.kernels.products import weight_product
 
 
 def walk(operands: Sequence[Any], loop: Loop, inner: Callable[..., Any]) -> list[Any]:
-    """The results of a loop, of which ``inner(*operands, loop=...)`` walks the rest.
+    """A loop's results; ``inner(operands, loop[, maker])`` walks what is left of it.
+
+    Some operands of the rest are promised by the maker, each of whose steps can be made
+    alone: before the loop or beside it. Where operands are promised already, those are
+    made before.
 
     >>> import jax, jax.numpy as jnp
     >>> from rnnjax.kernels import apart, flat, loops
     >>> step, _ = flat.trace(lambda w, h, x: [h + x @ w] * 2,
     ...                      [jnp.ones((2, 3)), jnp.ones(3), jnp.ones(2)])
     >>> loop = loops.Loop(step, shared=1, rows=0, carry=1, length=4, reverse=False)
-    >>> def inner(*operands, loop):
-    ...     print([eqn.primitive.name for eqn in loop.step.eqns])
-    ...     return loops.reference(*operands, loop=loop)
+    >>> def inner(operands, loop, maker):
+    ...     for each in maker.loop, loop:
+    ...         print([eqn.primitive.name for eqn in each.step.eqns])
+    ...     made = loops.reference(*maker.operands, loop=maker.loop)
+    ...     return loops.reference(*operands[:-1], *made, loop=loop)
     >>> operands = jnp.ones((2, 3)), jnp.zeros((1, 3)), jnp.ones((1, 4, 2))
     >>> apart.walk(operands, loop, inner)[1][0, :, 0]
+    ['dot_general']
     ['add']
     Array([2., 4., 6., 8.], dtype=float32)
     """
@@ -60,14 +67,22 @@ def walk(operands: Sequence[Any], loop: Loop, inner: Callable[..., Any]) -> list
         )
         values.update(zip(makes, made, strict=True))
 
-    if first:
+    maker = []
+    if first and promised:
         at_all_steps(xs, first)
-    own = list(dict.fromkeys(last.get(v, v) for v in ys if v not in first))
+    elif first:
+        alone = loop._replace(step=flat.cut(step, [*shared, *xs], first), carry=0)
+        alone = alone._replace(rows=0, linear=(), spent=())
+        maker = [remade.Maker(alone, [values[v] for v in (*shared, *xs)])]
+        values.update(zip(first, maker[0].promises(), strict=True))
+    own = list(dict.fromkeys(last.get(v, v) for v in ys))
     inside = flat.cut(step, [*step.invars, *first], [*after, *own])
-    made = [values[v] for v in first]
-    spent = (*(loop.spent or [False] * len(operands)), *[True] * len(made))
+    spent = loop.spent or [False] * len(operands)
+    if maker:  # It reads the inputs too.
+        spent = [one and v not in xs for one, v in zip(spent, step.invars, strict=True)]
+    spent = (*spent, *[not maker] * len(first))
     rest = loop._replace(step=inside, linear=(), spent=spent)
-    out = inner(*operands, *made, loop=rest)
+    out = inner([*operands, *(values[v] for v in first)], rest, *maker)
     values.update(zip(own, out[loop.carry :], strict=True))
     if last:
         at_all_steps(list(dict.fromkeys(last.values())), list(last))
@@ -78,7 +93,7 @@ class _Found(NamedTuple):
     """The products of a vector and weights, and which of them wait for no step."""
 
     products: dict[Any, Any]  # with the vectors
-    first: list[Any]  # those that depend on the inputs alone
+    first: list[Any]  # what the inputs alone make of them
     last: dict[Any, Any]  # of the others those that only go out, with the vectors
 
 
@@ -96,10 +111,26 @@ def _found(loop: Loop, promised: set[Any]) -> _Found:
             moving = [v for v in read if v not in shared]
             if len(moving) == 1:
                 products[eqn.outvars[0]] = moving[0]
-    first = [v for v in products if v in there]
+    first = [_end(step, v, there) for v in products if v in there]
     last = {
         v: factor
         for v, factor in products.items()
         if v not in there and v in step.outvars and v not in reads
     }
-    return _Found(products, first, last)
+    return _Found(products, list(dict.fromkeys(first)), last)
+
+
+def _end(step: Any, v: Any, there: set[Any]) -> Any:
+    """What becomes of a value, such as a sum with a bias, as long as it is no larger.
+
+    It waits for no step either, and each value on the way is read once.
+    """
+    while v not in step.outvars:
+        readers = [e for e in step.eqns if v in flat.variables(e.invars)]
+        if len(readers) != 1 or not there.issuperset(readers[0].outvars):
+            break
+        after = readers[0].outvars
+        if len(after) != 1 or after[0].aval.size > v.aval.size:
+            break
+        v = after[0]
+    return v

@@ -194,11 +194,12 @@ class _Code:
         start, terms = node.details
         begin = (NONE, 0, 0) if start is None else self._operand(start)
         numbers = []
-        for r, w, (k, width, turned) in terms:
-            pack = (self.inputs[w.root], w.offset, k, width, int(turned))
-            number = self.packs.setdefault(pack, len(self.packs))
-            numbers += [*self._operand(r), number]
-            self.cost += k * width
+        for term in terms:
+            w, form = term.weights, (term.rows, term.columns)
+            pack = (self.inputs[w.root], w.offset, *form, term.turned, term.negative)
+            number = self.packs.setdefault(tuple(map(int, pack)), len(self.packs))
+            numbers += [*self._operand(term.moving), number]
+            self.cost += term.rows * term.columns
         self._emit([PRODUCT, node.out.size, *out, *begin, len(terms), *numbers])
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Set
 from typing import Any
 
-from rnnjax.kernels.nodes import PRODUCT, Node, by_vectors
+from rnnjax.kernels.nodes import BLOCK, PRODUCT, Node, Term, by_vectors
 
 
 def _reads(nodes: Iterable[Node]) -> Counter:
@@ -27,7 +27,7 @@ def needed(nodes: list[Node], results: Set[Any]) -> list[Node]:
 
 
 def joined(nodes: list[Node], results: Set[Any]) -> list[Node]:
-    """Sums of products, and of a product and what is there, as one product.
+    """Sums and differences of products, and of one and what is there, as one product.
 
     Args:
       nodes: of a step.
@@ -45,9 +45,10 @@ def joined(nodes: list[Node], results: Set[Any]) -> list[Node]:
 
     for node in nodes:
         if node.kind == PRODUCT:
-            terms = ((node.ins[0], node.ins[1], node.details),)
-            node = node._replace(ins=(), details=(None, terms))
-        elif node.op == "add" and by_vectors(node.out, node.out.root.aval.size):
+            (moving, weights), sizes = node.ins, node.details
+            term = Term(moving, weights, *sizes)
+            node = node._replace(ins=(), details=(None, (term,)))
+        elif node.op in ("add", "sub") and by_vectors(node.out, _size(node)):
             parts = [part(r) for r in node.ins]
             found = _sum(node, parts)
             if found is not None:
@@ -56,34 +57,56 @@ def joined(nodes: list[Node], results: Set[Any]) -> list[Node]:
         if node.kind == PRODUCT:
             made[node.out.root] = node
         left.append(node)
-    return [_with_reads(node) for node in left]
+    return [_with_reads(_by_elements(node)) for node in left]
+
+
+def _size(node: Node) -> int:
+    return node.out.root.aval.size
 
 
 def _sum(node: Node, parts: list[Node | None]) -> tuple[Node, list[Node]] | None:
-    """A sum as one product, and the products that it is made of."""
-    present = [p for p in parts if p is not None]
-    if not present:
+    """A sum, or a difference, as one product, and the products that it is made of."""
+    one, other = (p and p.details for p in parts)
+    if node.op == "sub":
+        if other is None or other[0] is not None:
+            return None
+        other = None, tuple(term._replace(negative=True) for term in other[1])
+    details = [d for d in (one, other) if d is not None]
+    starts = [d[0] for d in details if d[0] is not None]
+    if len(details) == 2 and len(starts) < 2:
+        start = starts[0] if starts else None
+        terms, taken = details[0][1] + details[1][1], parts
+    elif details and details[-1][0] is None:
+        # What is no product, or starts with something else, is what this starts with.
+        at = 1 if details[-1] is other else 0
+        start, terms, taken = node.ins[1 - at], details[-1][1], [parts[at]]
+    else:
         return None
-    if len(present) == 2:
-        starts = [p.details[0] for p in present if p.details[0] is not None]
-        if len(starts) < 2:
-            terms = present[0].details[1] + present[1].details[1]
-            start = starts[0] if starts else None
-            return Node(PRODUCT, "sum", node.out, (), (start, terms)), present
-        present = present[:1]
-    product = present[0]
-    other = node.ins[1] if product is parts[0] else node.ins[0]
-    if product.details[0] is not None or other.splat:
+    if start is not None and start.splat:
         return None
-    details = (other, product.details[1])
-    return Node(PRODUCT, "sum", node.out, (), details), [product]
+    whole = Node(PRODUCT, "sum", node.out, (), (start, terms))
+    return whole, [p for p in taken if p is not None]
+
+
+def _by_elements(node: Node) -> Node:
+    """A product of one number and one row of weights is one for each element."""
+    if node.kind != PRODUCT or len(node.details[1]) > 1:
+        return node
+    start, (term,) = node.details
+    if term.rows > 1 or (term.negative and start is None):
+        return node
+    x = term.moving._replace(size=node.out.size, splat=True)
+    if start is None:
+        return Node(BLOCK, "mul", node.out, (x, term.weights))
+    op = "subtract_product" if term.negative else "multiply_add"
+    return Node(BLOCK, op, node.out, (x, term.weights, start))
 
 
 def _with_reads(node: Node) -> Node:
     if node.kind != PRODUCT:
         return node
     start, terms = node.details
-    ins = [r for r, _, _ in terms] + ([] if start is None else [start])
+    ins = [t.moving for t in terms] + ([] if start is None else [start])
     return node._replace(ins=tuple(ins))
 
 

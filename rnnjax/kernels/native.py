@@ -31,10 +31,12 @@ CROSS_ENTROPY_GRADIENT = "rnnjax_cross_entropy_gradient"
 LINEAR = "rnnjax_linear"
 LOOP = "rnnjax_loop"
 REMADE_LOOP = "rnnjax_remade_loop"
+LOOP_AHEAD = "rnnjax_loop_ahead"
 
 _TARGETS = (
     *(FORWARD, BACKWARD, WEIGHT_PRODUCT, WEIGHT_GRADIENT),
-    *(CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, LINEAR, LOOP, REMADE_LOOP),
+    *(CROSS_ENTROPY, CROSS_ENTROPY_GRADIENT, LINEAR),
+    *(LOOP, REMADE_LOOP, LOOP_AHEAD),
 )
 
 _AGAIN = "run `python -m rnnjax.kernels.compile`"

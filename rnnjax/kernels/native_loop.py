@@ -33,57 +33,66 @@ _FEW_ROWS = 5
 
 
 def _native(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
-    return _few_apart(operands, loop, _walked, operands[loop.shared].shape[0])
-
-
-def _few_apart(
-    operands: Sequence[Any], loop: loops.Loop, inner: Callable, batch: int
-) -> Sequence[Any]:
-    if batch < _FEW_ROWS:
-        return apart.walk(operands, loop, inner)
-    return inner(*operands, loop=loop)
-
-
-def _walked(*operands: Any, loop: loops.Loop) -> Sequence[Any]:
     try:
-        program = _assembled(loop)
+        if operands[loop.shared].shape[0] < _FEW_ROWS:
+            return apart.walk(operands, loop, _walked)
+        return _walked(operands, loop)
     except assembly.Unknown:
         return loops.reference(*operands, loop=loop)
-    shapes = jax.eval_shape(functools.partial(loops.bound, loop=loop), *operands)
-    call = jax.ffi.ffi_call(native.LOOP, shapes, input_output_aliases=program.aliases)
-    batch = operands[loop.shared].shape[0]
-    return call(*operands, code=program.code, numbers=program.numbers, batch=batch)
+
+
+def _walked(
+    operands: Sequence[Any], loop: loops.Loop, maker: remade.Maker | None = None
+) -> Sequence[Any]:
+    if maker is not None:
+        return _both(native.LOOP_AHEAD, maker, operands, loop)
+    program, first = _assembled(loop), jax.typeof(operands[loop.shared])
+    call = jax.ffi.ffi_call(
+        native.LOOP,
+        loops.shapes_like(first, loop),
+        input_output_aliases=program.aliases,
+    )
+    count = first.shape[0]
+    return call(*operands, code=program.code, numbers=program.numbers, batch=count)
+
+
+def _both(
+    target: str, maker: remade.Maker, operands: Sequence[Any], loop: loops.Loop
+) -> Sequence[Any]:
+    """The results of a loop, of which some operands are what the maker makes."""
+    making, program = _assembled(maker.loop), _assembled(loop)
+    there = [i for i, o in enumerate(operands) if not isinstance(o, remade.Promised)]
+    places = [i for i in range(len(operands)) if i not in there]
+    first = jax.typeof(maker.operands[maker.loop.shared])
+    before = len(maker.operands)
+    call = jax.ffi.ffi_call(
+        target,
+        loops.shapes_like(first, loop),
+        input_output_aliases={
+            before + there.index(i): out for i, out in program.aliases.items()
+        },
+    )
+    return call(
+        *maker.operands,
+        *(operands[i] for i in there),
+        maker_code=making.code,
+        maker_numbers=making.numbers,
+        code=program.code,
+        numbers=program.numbers,
+        places=np.array(places, np.int64),
+        batch=first.shape[0],
+    )
 
 
 def _remade(
     *operands: Any, loop: loops.Loop, maker: loops.Loop, places: Sequence[int]
 ) -> Sequence[Any]:
     given, own = remade.parted(operands, loop, maker, places)
-    first = jax.typeof(given[maker.shared])
-
-    def walked(*own, loop):
-        making, program = _assembled(maker), _assembled(loop)
-        there = [i for i, o in enumerate(own) if not isinstance(o, remade.Promised)]
-        call = jax.ffi.ffi_call(
-            native.REMADE_LOOP,
-            loops.shapes_like(first, loop),
-            input_output_aliases={
-                len(given) + there.index(i): out for i, out in program.aliases.items()
-            },
-        )
-        return call(
-            *given,
-            *(own[i] for i in there),
-            maker_code=making.code,
-            maker_numbers=making.numbers,
-            code=program.code,
-            numbers=program.numbers,
-            places=np.array(places, np.int64),
-            batch=first.shape[0],
-        )
-
+    walked = functools.partial(_both, native.REMADE_LOOP, remade.Maker(maker, given))
     try:
-        return _few_apart(own, loop, walked, first.shape[0])
+        if operands[maker.shared].shape[0] < _FEW_ROWS:
+            return apart.walk(own, loop, walked)
+        return walked(own, loop)
     except assembly.Unknown:
         both = {"loop": loop, "maker": maker, "places": places}
         return remade.one_by_one(_native, *operands, **both)

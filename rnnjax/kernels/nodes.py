@@ -55,6 +55,17 @@ class Node(NamedTuple):
     details: tuple[Any, ...] = ()
 
 
+class Term(NamedTuple):
+    """A product that is added to others: of a vector and a matrix of weights."""
+
+    moving: Ref
+    weights: Ref
+    rows: int
+    columns: int
+    turned: bool
+    negative: bool = False
+
+
 def ref_of(atom: Any, places: dict[Any, Ref]) -> Ref:
     """Where an operand of an equation is."""
     if isinstance(atom, Literal):

@@ -115,7 +115,7 @@ def _value_jvp(
     valid = at.mask if at.mask.ndim == 1 else at.mask[..., None].reshape(-1, 1)
     multiply = functools.partial(weight_product, valid=valid)
     by_input = [(d.xs, at.w_ih, multiply), (at.xs, d.w_ih, multiply)]
-    by_hidden = [(previous[-1], d.w_hh, _hidden_product(cell, saved))]
+    by_hidden = [(previous[-1], d.w_hh, _hidden_product(cell, saved, multiply))]
     columns = at.w_hh.shape[1]
     if cell.joined:
         parts = [_affine(saved, columns, by_input + by_hidden, d.b)]
@@ -129,17 +129,17 @@ def _value_jvp(
     return out, tangent_p.bind(*known, *parts, *carries, cell=cell)
 
 
-def _hidden_product(cell: Equations, saved: Array) -> Callable[[Array, Array], Array]:
+def _hidden_product(
+    cell: Equations, saved: Array, multiply: Callable[[Array, Array], Array]
+) -> Callable[[Array, Array], Array]:
     """``(h, w_hh) -> u`` for the rows of all steps, as they were."""
 
-    def multiply(h, w_hh):
+    def both(h, w_hh):
         plain, gated = steps.cut(cell, w_hh)
         r = saved.reshape(len(h), saved.shape[-1])[:, : h.shape[1]]
-        return jnp.concatenate(
-            [weight_product(h, plain), weight_product(r * h, gated)], axis=1
-        )
+        return jnp.concatenate([multiply(h, plain), multiply(r * h, gated)], axis=1)
 
-    return multiply if cell.gated else weight_product
+    return both if cell.gated else multiply
 
 
 def _affine(like: Array, columns: int, products: Sequence, b: Any) -> Any:

@@ -10,7 +10,7 @@ from cells.test_zoo import CELLS
 
 import rnnjax
 from rnnjax import kernels, scan
-from rnnjax.kernels import fusions, loops, native, native_loop
+from rnnjax.kernels import assembly, fusions, loops, native, native_loop, nodes
 
 pytestmark = [
     pytest.mark.float32,
@@ -389,6 +389,45 @@ def test_parts_of_rows_that_do_not_end_with_a_vector(size, rows):
     carry = draw(0, size), jnp.zeros(4 * size)
     params = 0.3 * draw(1, (2 * size, 3 * size))
     on_both(step, params, carry, draw(2, (rows, 4, size)))
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+@pytest.mark.parametrize("size", [5, 16, 30])
+def test_differences_of_products(size, inputs):
+    """As one product with some weights turned round, wherever that can be."""
+
+    def step(params, carry, x):
+        a, b, c, bias = params
+        h, g = carry
+        both = h @ a - g @ b
+        less = bias - x @ c
+        more = x @ c - bias
+        three = (x @ c - h @ a) - g @ b
+        four = (bias - h @ a) - (h @ b - x @ c)
+        return (jnp.tanh(both + less), jnp.sin(more - three)), four - less
+
+    params = draw(0, (size, size)), draw(1, (size, size)), draw(2, (inputs, size))
+    carry = draw(3, size), draw(4, size)
+    on_both(step, (*params, draw(5, size)), carry, draw(6, (3, 4, inputs)))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_number_is_multiplied_with_weights_by_elements(turned, monkeypatch):
+    kinds = []
+    lay_out = assembly.lay_out
+
+    def seen(loop, groups, places):
+        kinds.append([node.kind for group in groups for node in group])
+        return lay_out(loop, groups, places)
+
+    def step(w, h, x):
+        x = (w @ x) if turned else (x @ w)
+        return jnp.cos(h - x), h + x
+
+    monkeypatch.setattr(assembly, "lay_out", seen)
+    shape = (7, 1) if turned else (1, 7)
+    on_both(step, draw(0, shape), draw(1, 7), draw(2, (6, 4, 1)))
+    assert nodes.PRODUCT not in kinds[0]
 
 
 @pytest.mark.parametrize("size", [2, 5, 17, 30])

@@ -100,52 +100,6 @@ def test_a_gradient_takes_no_memory_for_matrices_of_all_steps():
     assert memory.temp_size_in_bytes < 8 * 512 * 64 * 64 * 4 / 2
 
 
-@pytest.fixture
-def call(all_again, monkeypatch):
-    """The native call of a small gradient: its target, results, operands and rest."""
-    calls = []
-    made = jax.ffi.ffi_call
-
-    def recorded(target, results, **how):
-        def run(*operands, **attributes):
-            forms = [np.zeros(a.shape, a.dtype) for a in operands]
-            calls.append((target, results, forms, attributes))
-            return made(target, results, **how)(*operands, **attributes)
-
-        return run
-
-    monkeypatch.setattr(jax.ffi, "ffi_call", recorded)
-    cell = rnnjax.mgu(2, 4, traversal=scan.default)
-    gradient(cell).lower(cell.init(jax.random.key(0)), draw(1, (6, 3, 2)))
-    monkeypatch.undo()
-    return next(call for call in calls if call[0] == native.REMADE_LOOP)
-
-
-def test_a_malformed_call_is_an_error(call):
-    target, results, operands, attributes = call
-
-    def refused(results, operands, **other):
-        made = jax.ffi.ffi_call(target, results)
-        with pytest.raises(jax.errors.JaxRuntimeError, match=r"rnnjax_remade_loop: "):
-            jax.block_until_ready(made(*operands, **(attributes | other)))
-
-    for i, a in enumerate(operands):
-        for other in (a[None, ..., :0], a.astype(np.int32)):
-            refused(results, [*operands[:i], other, *operands[i + 1 :]])
-    refused(results, operands[1:])
-    refused(results, [*operands, operands[0]])
-    refused(results[1:], operands)
-    for i, r in enumerate(results):
-        other = jax.ShapeDtypeStruct((*r.shape, 2), r.dtype)
-        refused([*results[:i], other, *results[i + 1 :]], operands)
-    for wrong in ([-1], [0], [99]):
-        places = np.array([*wrong, *attributes["places"][1:]], np.int64)
-        refused(results, operands, places=places)
-    refused(results, operands, places=attributes["places"][:0])
-    made = jax.ffi.ffi_call(target, results)(*operands, **attributes)
-    assert all(jnp.isfinite(a).all() for a in made)
-
-
 def test_small_values_are_kept():
     cell = rnnjax.mgu(2, 64)
     params = cell.init(jax.random.key(0))

@@ -445,14 +445,14 @@ ffi::Error loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
 }
 
 // The maker's inputs come first; its outputs are the loop's inputs at `places`.
-ffi::Error remade_loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                       ffi::RemainingRets rets,
-                       ffi::Span<const int64_t> maker_code,
-                       ffi::Span<const float> maker_numbers,
-                       ffi::Span<const int64_t> code,
-                       ffi::Span<const float> numbers,
-                       ffi::Span<const int64_t> places, int64_t batch) {
-  const char* const target = "rnnjax_remade_loop";
+ffi::Error two_loops(const char* target, ffi::ThreadPool pool,
+                     ffi::RemainingArgs args, ffi::RemainingRets rets,
+                     ffi::Span<const int64_t> maker_code,
+                     ffi::Span<const float> maker_numbers,
+                     ffi::Span<const int64_t> code,
+                     ffi::Span<const float> numbers,
+                     ffi::Span<const int64_t> places, int64_t batch,
+                     void (*kernel)(const PairCall&, Host&)) {
   LoopBuffers maker(target, maker_code, maker_numbers, batch);
   LoopBuffers loop(target, code, numbers, batch);
   const Program &makes = maker.program(), &reads = loop.program();
@@ -487,8 +487,41 @@ ffi::Error remade_loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
   }
   maker.no_outputs();
   if (batch == 0) return ffi::Error::Success();
-  const RemadeCall call{maker.call(), loop.call(), count, places.begin()};
-  return run(pool, call, active.load()->remade);
+  const PairCall call{maker.call(), loop.call(), count, places.begin()};
+  return run(pool, call, kernel);
+}
+
+ffi::Error remade_loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                       ffi::RemainingRets rets,
+                       ffi::Span<const int64_t> maker_code,
+                       ffi::Span<const float> maker_numbers,
+                       ffi::Span<const int64_t> code,
+                       ffi::Span<const float> numbers,
+                       ffi::Span<const int64_t> places, int64_t batch) {
+  return two_loops("rnnjax_remade_loop", pool, args, rets, maker_code,
+                   maker_numbers, code, numbers, places, batch,
+                   active.load()->remade);
+}
+
+ffi::Error loop_ahead(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                      ffi::RemainingRets rets,
+                      ffi::Span<const int64_t> maker_code,
+                      ffi::Span<const float> maker_numbers,
+                      ffi::Span<const int64_t> code,
+                      ffi::Span<const float> numbers,
+                      ffi::Span<const int64_t> places, int64_t batch) {
+  const Program maker(maker_code.begin());
+  const bool alone = std::all_of(
+      maker.input, maker.input + maker.inputs, [](const Input& input) {
+        return input.role == Role::kShared || input.role == Role::kTimed;
+      });
+  if (!alone || maker.outputs != static_cast<int64_t>(places.size())) {
+    return ffi::Error::InvalidArgument(
+        "rnnjax_loop_ahead: what is made ahead is not of one step alone.");
+  }
+  return two_loops("rnnjax_loop_ahead", pool, args, rets, maker_code,
+                   maker_numbers, code, numbers, places, batch,
+                   active.load()->ahead);
 }
 
 constexpr const char* kOperations[] = {
@@ -584,12 +617,14 @@ RNNJAX_HANDLER(loop, .RemainingArgs()
                          .Attr<xla::ffi::Span<const float>>("numbers")
                          .Attr<int64_t>("batch"))
 
-RNNJAX_HANDLER(remade_loop,
-               .RemainingArgs()
-                   .RemainingRets()
-                   .Attr<xla::ffi::Span<const int64_t>>("maker_code")
-                   .Attr<xla::ffi::Span<const float>>("maker_numbers")
-                   .Attr<xla::ffi::Span<const int64_t>>("code")
-                   .Attr<xla::ffi::Span<const float>>("numbers")
-                   .Attr<xla::ffi::Span<const int64_t>>("places")
-                   .Attr<int64_t>("batch"))
+#define RNNJAX_TWO_LOOPS(name)                                                 \
+  RNNJAX_HANDLER(name, .RemainingArgs()                                        \
+                           .RemainingRets()                                    \
+                           .Attr<xla::ffi::Span<const int64_t>>("maker_code")  \
+                           .Attr<xla::ffi::Span<const float>>("maker_numbers") \
+                           .Attr<xla::ffi::Span<const int64_t>>("code")        \
+                           .Attr<xla::ffi::Span<const float>>("numbers")       \
+                           .Attr<xla::ffi::Span<const int64_t>>("places")      \
+                           .Attr<int64_t>("batch"))
+RNNJAX_TWO_LOOPS(remade_loop)
+RNNJAX_TWO_LOOPS(loop_ahead)

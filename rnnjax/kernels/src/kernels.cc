@@ -28,7 +28,8 @@ struct Table<List<Cell...>> {
 
 // In engine.cc.
 void run_loop(const LoopCall&, Host&);
-void run_remade(const RemadeCall&, Host&);
+void run_remade(const PairCall&, Host&);
+void run_ahead(const PairCall&, Host&);
 
 extern const Kernels kernels;
 const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA),
@@ -39,6 +40,7 @@ const Kernels kernels = {RNNJAX_STRING(RNNJAX_ISA),
                          run_cross_entropy,
                          run_linear,
                          run_loop,
-                         run_remade};
+                         run_remade,
+                         run_ahead};
 
 }  // namespace rnnjax::RNNJAX_ISA

@@ -148,7 +148,8 @@ struct Kernels {
   void (*cross_entropy)(const CrossEntropy&, Host&);
   void (*linear)(const Linear&, Host&);
   void (*loop)(const LoopCall&, Host&);
-  void (*remade)(const RemadeCall&, Host&);
+  void (*remade)(const PairCall&, Host&);
+  void (*ahead)(const PairCall&, Host&);
 };
 
 // The widest set this machine has, or the one named; null when this library

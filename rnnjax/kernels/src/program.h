@@ -76,9 +76,9 @@ struct Output {
 };
 
 // A matrix of n columns, to be multiplied from the left by vectors of k; if
-// turned, its rows are the columns.
+// turned, its rows are the columns. If negative, what it makes is subtracted.
 struct Weights {
-  int64_t input, offset, k, n, turned;
+  int64_t input, offset, k, n, turned, negative;
 };
 
 enum class Kind : int64_t { kBlock, kProduct, kReduce, kGather, kContract };
@@ -131,7 +131,7 @@ struct LoopCall {
 
 // A loop of which some inputs over time, at these places, are what another one
 // makes: the last `count` of its outputs. Neither is anywhere.
-struct RemadeCall {
+struct PairCall {
   LoopCall maker, loop;
   int64_t count;
   const int64_t* places;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <thread>
 #include <vector>
 
 namespace rnnjax {
@@ -46,6 +47,12 @@ Schedule make_schedule(const Sizes& size, const uint8_t* mask,
     load[best] += valid[row];
   }
   return {tasks, order, start};
+}
+
+void wait_until(const int32_t* place, int32_t value) {
+  while (__atomic_load_n(place, __ATOMIC_ACQUIRE) != value) {
+    std::this_thread::yield();
+  }
 }
 
 }  // namespace rnnjax

@@ -22,6 +22,10 @@ struct Schedule {
 Schedule make_schedule(const Sizes& size, const uint8_t* mask,
                        int64_t step_cost, Host& host);
 
+// Returns when another thread has written this value there, and sees all that
+// it wrote before.
+void wait_until(const int32_t* place, int32_t value);
+
 }  // namespace rnnjax
 
 #endif  // RNNJAX_SCHEDULE_H_

@@ -133,6 +133,17 @@ RNNJAX_INLINE void store(D* target, Vec value, int count) {
   std::memcpy(target, lanes, sizeof(D) * count);
 }
 
+template <class D>
+inline bool is_zero(const D* row, int64_t size) {
+  for (int64_t c = 0; c < size; c += kLanes) {
+    const Vec part = load(row + c, lanes_of(size, c));
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (part[lane] != 0.0f) return false;
+    }
+  }
+  return true;
+}
+
 // 1 / x for 1 <= x < 2^127. The division unit is the bottleneck of an LSTM's
 // activations, so AVX-512 starts from its 14-bit estimate and takes one Newton
 // step (28 bits).

@@ -41,19 +41,8 @@ class WeightGradientPass {
     const D* dz = static_cast<const D*>(p_.dz);
     for (int64_t row = 0; row < p_.rows; ++row, dz += p_.outputs) {
       if (p_.valid && !p_.valid[row]) continue;
-      if (!is_zero(dz)) rows_[count_++] = row;
+      if (!is_zero(dz, p_.outputs)) rows_[count_++] = row;
     }
-  }
-
-  bool is_zero(const D* row) const {
-    for (int64_t c = 0; c < p_.outputs; c += kLanes) {
-      const int64_t left = p_.outputs - c;
-      const Vec part = load(row + c, left < kLanes ? left : kLanes);
-      for (int lane = 0; lane < kLanes; ++lane) {
-        if (part[lane] != 0.0f) return false;
-      }
-    }
-    return true;
   }
 
   static int64_t row_blocks(int64_t rows) { return (rows + kRows - 1) / kRows; }
