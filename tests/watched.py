@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 
 from rnnjax.kernels import assembly, layout
-from rnnjax.kernels.assembly import OPERANDS, ROW
+from rnnjax.kernels.assembly import OPERANDS, TIMED
 from rnnjax.kernels.nodes import (
     BLOCK,
     BY_ROWS,
@@ -78,8 +78,7 @@ class _Watch:
         self.temporaries = [self.memory(STRIP) for _ in range(temporaries)]
         self.timed_in = [self.memory(size) for _, size, *_ in self.inputs]
         self.timed_out = [
-            self.memory(size * (role not in (ROW, 2)))
-            for role, size, *_ in self.outputs
+            self.memory(size if role == TIMED else 0) for role, size, *_ in self.outputs
         ]
         for i, j in program.aliases.items():
             self.timed_out[j] = self.timed_in[i]
@@ -119,9 +118,8 @@ class _Watch:
             return self.shared, offset
         if kind in (layout.TEMPORARY, layout.SPREAD):
             return self.temporaries[which], -self.strip
-        return (self.timed_in if kind == layout.INPUT else self.timed_out)[
-            which
-        ], offset
+        timed = self.timed_in if kind == layout.INPUT else self.timed_out
+        return timed[which], offset
 
     def read(self, place, ref, start=0, count=None):
         """Find a run, or so many of it, in its place."""
@@ -223,7 +221,7 @@ class _Watch:
     def beside(self, places, width):
         """Whether elements of other numbers are read where some are written."""
         memory, first = self.memory_of(places[0])
-        others = [self.memory_of(place) for place in places[1:] if place[0] in WHOLE]
+        others = (self.memory_of(place) for place in places[1:] if place[0] in WHOLE)
         return any(m is memory and 0 < abs(at - first) < width for m, at in others)
 
     def operation(self, ahead, ins):
