@@ -123,14 +123,16 @@ def _found(loop: Loop, promised: set[Any]) -> _Found:
 def _end(step: Any, v: Any, there: set[Any]) -> Any:
     """What becomes of a value, such as a sum with a bias, as long as it is no larger.
 
-    It waits for no step either, and each value on the way is read once.
+    It waits for no step either, and each value on the way is read once. It stays a
+    float, for nothing else goes from one native loop to another.
     """
     while v not in step.outvars:
         readers = [e for e in step.eqns if v in flat.variables(e.invars)]
         if len(readers) != 1 or not there.issuperset(readers[0].outvars):
             break
-        after = readers[0].outvars
-        if len(after) != 1 or after[0].aval.size > v.aval.size:
+        after, *more = readers[0].outvars
+        small = after.aval.size <= v.aval.size and after.aval.dtype == v.aval.dtype
+        if more or not small:
             break
-        v = after[0]
+        v = after
     return v

@@ -83,6 +83,22 @@ def test_inputs_that_are_read_beside_the_loop_are_not_written_over():
     assert_close(bound(*operands), loops.reference(*operands, loop=loop))
 
 
+def test_a_product_that_is_only_compared():
+    def step(w, h, x):
+        h = jnp.where(x @ w > 0, h + 1, h / 2)
+        return h, h
+
+    def walked(walk, w, h, xs):
+        return walk(lambda w, x: x, step, w, h, xs)
+
+    given = draw(0, (8, 8)), draw(1, 8), draw(2, (70, 8))
+    ours, theirs = (
+        jax.jit(functools.partial(walked, walk))(*given)
+        for walk in (scan.default, scan.by_scan)
+    )
+    assert_close(ours, theirs)
+
+
 def parts(step, *examples):
     """The operations that are made beside a loop of one carry and one input."""
     jaxpr, _ = flat.trace(step, examples)
@@ -124,6 +140,11 @@ def test_what_becomes_of_a_product_is_made_with_it():
     def larger(w, b, h, x):
         return [(h + jnp.outer(x @ w, b)).sum(axis=1)]
 
+    def compared(w, b, h, x):
+        return [jnp.where(x @ w > 0, h, b)]
+
+    # Flags are made where they are read: only floats go from one loop to another.
+    assert parts(compared, w, b, h, h) == ["dot_general"]
     assert parts(biased, w, b, h, h) == ["dot_general", "add", "tanh"]
     assert parts(deep, w, b, h, h) == ["dot_general", "exp", "dot_general"]
     assert parts(read_twice, w, b, h, h) == ["dot_general"]
