@@ -444,19 +444,33 @@ ffi::Error loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
   return run(pool, loop.call(), active.load()->loop);
 }
 
+// Whether each step of a loop can be made alone.
+bool is_alone(const Program& program) {
+  return std::all_of(
+      program.input, program.input + program.inputs, [](const Input& input) {
+        return input.role == Role::kShared || input.role == Role::kTimed;
+      });
+}
+
 // The maker's inputs come first; its outputs are the loop's inputs at `places`.
-ffi::Error two_loops(const char* target, ffi::ThreadPool pool,
-                     ffi::RemainingArgs args, ffi::RemainingRets rets,
+template <bool kAhead>
+ffi::Error two_loops(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                     ffi::RemainingRets rets,
                      ffi::Span<const int64_t> maker_code,
                      ffi::Span<const float> maker_numbers,
                      ffi::Span<const int64_t> code,
                      ffi::Span<const float> numbers,
-                     ffi::Span<const int64_t> places, int64_t batch,
-                     void (*kernel)(const PairCall&, Host&)) {
+                     ffi::Span<const int64_t> places, int64_t batch) {
+  const char* const target =
+      kAhead ? "rnnjax_loop_ahead" : "rnnjax_remade_loop";
   LoopBuffers maker(target, maker_code, maker_numbers, batch);
   LoopBuffers loop(target, code, numbers, batch);
   const Program &makes = maker.program(), &reads = loop.program();
   const int64_t count = places.size();
+  if (kAhead && (!is_alone(makes) || makes.outputs != count)) {
+    return ffi::Error::InvalidArgument(
+        "rnnjax_loop_ahead: what is made ahead is not of one step alone.");
+  }
   if (static_cast<int64_t>(args.size()) !=
           makes.inputs + reads.inputs - count ||
       static_cast<int64_t>(rets.size()) != reads.outputs ||
@@ -488,41 +502,12 @@ ffi::Error two_loops(const char* target, ffi::ThreadPool pool,
   maker.no_outputs();
   if (batch == 0) return ffi::Error::Success();
   const PairCall call{maker.call(), loop.call(), count, places.begin()};
-  return run(pool, call, kernel);
+  const Kernels* kernels = active.load();
+  return run(pool, call, kAhead ? kernels->ahead : kernels->remade);
 }
 
-ffi::Error remade_loop(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                       ffi::RemainingRets rets,
-                       ffi::Span<const int64_t> maker_code,
-                       ffi::Span<const float> maker_numbers,
-                       ffi::Span<const int64_t> code,
-                       ffi::Span<const float> numbers,
-                       ffi::Span<const int64_t> places, int64_t batch) {
-  return two_loops("rnnjax_remade_loop", pool, args, rets, maker_code,
-                   maker_numbers, code, numbers, places, batch,
-                   active.load()->remade);
-}
-
-ffi::Error loop_ahead(ffi::ThreadPool pool, ffi::RemainingArgs args,
-                      ffi::RemainingRets rets,
-                      ffi::Span<const int64_t> maker_code,
-                      ffi::Span<const float> maker_numbers,
-                      ffi::Span<const int64_t> code,
-                      ffi::Span<const float> numbers,
-                      ffi::Span<const int64_t> places, int64_t batch) {
-  const Program maker(maker_code.begin());
-  const bool alone = std::all_of(
-      maker.input, maker.input + maker.inputs, [](const Input& input) {
-        return input.role == Role::kShared || input.role == Role::kTimed;
-      });
-  if (!alone || maker.outputs != static_cast<int64_t>(places.size())) {
-    return ffi::Error::InvalidArgument(
-        "rnnjax_loop_ahead: what is made ahead is not of one step alone.");
-  }
-  return two_loops("rnnjax_loop_ahead", pool, args, rets, maker_code,
-                   maker_numbers, code, numbers, places, batch,
-                   active.load()->ahead);
-}
+constexpr auto remade_loop = two_loops<false>;
+constexpr auto loop_ahead = two_loops<true>;
 
 constexpr const char* kOperations[] = {
 #define RNNJAX_OPERATION(name) #name,
